@@ -1,0 +1,1 @@
+"""Scenes: typed measured data with geometry and bounds; loaders; shipped samples."""

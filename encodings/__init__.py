@@ -1,0 +1,1 @@
+"""Coordinates -> features. An encoding knows nothing of scenes; see `base.CoordinateMap`."""

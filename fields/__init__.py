@@ -1,0 +1,1 @@
+"""Backbones (`backbones/`) and the fields made of them. A field knows nothing of rays."""

@@ -1,0 +1,1 @@
+"""Backbones: one file per method, found by name (``polyfield list backbones``)."""

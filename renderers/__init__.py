@@ -1,0 +1,1 @@
+"""Cameras, rays, samplers, compositing, and renderers: (field, rays) -> measurements."""

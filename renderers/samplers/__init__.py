@@ -1,0 +1,1 @@
+"""Samplers pick intervals along rays; one file each."""

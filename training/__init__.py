@@ -1,0 +1,1 @@
+"""The fit loop, losses, policies, evaluation, the run directory's contents."""
