@@ -1,0 +1,5 @@
+"""``python -m polyfield.apps``."""
+
+from polyfield.apps.cli import main
+
+main()

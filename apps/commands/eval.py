@@ -1,0 +1,48 @@
+"""``polyfield eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyfield.apps.options import (
+    compose,
+    device_option,
+    emit,
+    json_option,
+    set_threads,
+    threads_option,
+)
+
+
+@click.command("eval", short_help="Compare a run with held-out photos.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--scene", help="Other images of the same world (default: the run's scene).")
+@click.option("--split", default="test", show_default=True, help="test, val or train.")
+@click.option("--downscale", type=click.IntRange(min=1), help="Divide image sizes by this.")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="Use every n-th view.")
+@compose(device_option, threads_option, json_option)
+def command(run: Path, **options: Any) -> None:
+    """Render the held-out views of RUN, score them, and write eval.json and pictures."""
+    set_threads(options["threads"])
+    from polyfield.training.evaluate import evaluate
+
+    result = evaluate(
+        run, scene=options["scene"], split=options["split"], downscale=options["downscale"],
+        every=options["every"], device=options["device"],
+        progress=lambda line: click.echo(line, err=True),
+    )  # fmt: skip
+    emit(result, options["as_json"], describe(result, run))
+
+
+def describe(result: dict[str, Any], run: Path) -> str:
+    """The summary for people."""
+    psnr = "identical" if result["psnr"] is None else f"{result['psnr']:.2f} dB"
+    lpips = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
+    return (
+        f"{len(result['views'])} {result['split']} views: PSNR {psnr}  SSIM {result['ssim']:.4f}  "
+        f"LPIPS {lpips}  ({result['seconds_per_view']:.2f} s per view)\n"
+        f"photo | rendering | error in {run / 'renders' / ('eval-' + result['split'])}"
+    )

@@ -1,0 +1,81 @@
+"""``polyfield fit``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from polyfield.apps.options import (
+    budget_options,
+    compose,
+    device_option,
+    emit,
+    json_option,
+    set_option,
+    set_threads,
+    threads_option,
+)
+
+
+@click.command("fit", short_help="Fit a field to a scene.")
+@click.argument("scene")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to write.")
+@click.option("--backbone", help="What holds the scene (polyfield list backbones).")
+@click.option("--renderer", help="How it is measured (polyfield list renderers).")
+@click.option("--preset", help="A backbone's named settings, e.g. paper or cpu.")
+@click.option("--holdout", metavar="SPEC", help="Views for evaluation: 2,7 or every:8 or 0.1.")
+@click.option("--format", "format_", help="Force a scene format (polyfield list formats).")
+@click.option("--downscale", type=click.IntRange(min=1), help="Divide image sizes by this.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--resume", "resume_", is_flag=True, help="Go on if the run exists already.")
+@click.option("--tensorboard", is_flag=True, help="Also write RUN/tensorboard.")
+@compose(budget_options, set_option, device_option, threads_option, json_option)
+def command(scene: str, out: Path, **options: Any) -> None:
+    """Fit a field to SCENE (a folder, a file, or sample:NAME) and write a run to --out.
+
+    Ctrl-C saves the run and leaves; 'polyfield resume RUN' goes on exactly where it was.
+    """
+    set_threads(options["threads"])
+    from polyfield.apps.progress import FitProgress
+    from polyfield.run import RunDirectory
+    from polyfield.training.fit import fit, resume
+
+    budget = {"minutes": options["minutes"], "steps": options["steps"]}
+    log = out / "tensorboard" if options["tensorboard"] else None
+    with FitProgress(log) as progress:
+        if options["resume_"] and RunDirectory(out).has_state:
+            result = resume(out, **budget, device=options["device"], progress=progress)
+        else:
+            result = fit(
+                scene, out, **budget, settings=settings_from(options), preset=options["preset"],
+                device=options["device"], progress=progress,
+            )  # fmt: skip
+    emit(asdict(result), options["as_json"], describe(result))
+
+
+def settings_from(options: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings from the options; --set wins."""
+    from polyfield.config import merge, parse_overrides
+
+    data = {"holdout": options["holdout"], "format": options["format_"]}
+    data["downscale"] = options["downscale"]
+    settings: dict[str, Any] = {"seed": options["seed"], "threads": options["threads"]}
+    settings["data"] = {key: value for key, value in data.items() if value is not None}
+    for section in ("backbone", "renderer"):
+        if options[section] is not None:
+            settings[section] = {"type": options[section]}
+    return merge(settings, parse_overrides(options["overrides"]))
+
+
+def describe(result: Any) -> str:
+    """A fit's figures and what to do next."""
+    return (
+        f"{result.run}: {result.steps} steps in {result.seconds:.0f} s, training PSNR "
+        f"{result.psnr:.2f} dB, {result.rays_per_second:,.0f} rays/s, "
+        f"{result.parameters:,} parameters, {result.bytes / 2**20:.1f} MB\n"
+        f"next: polyfield eval {result.run}   or   "
+        f"polyfield render {result.run} --path orbit --out orbit.mp4"
+    )

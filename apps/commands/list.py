@@ -1,0 +1,29 @@
+"""``polyfield list``."""
+
+from __future__ import annotations
+
+import click
+
+from polyfield.apps.options import emit, json_option
+
+
+@click.command("list", short_help="List what can be chosen by name.")
+@click.argument("kind")
+@json_option
+def command(kind: str, as_json: bool) -> None:
+    """List the components of KIND.
+
+    KIND is one of backbones, encodings, fields, renderers, samplers, losses, formats, samples.
+    """
+    from polyfield.registry import entries
+
+    rows = [
+        {"name": e.name, "kind": kind, "summary": e.summary, "paper": e.paper}
+        for e in entries(kind)
+    ]
+    width = max((len(row["name"]) for row in rows), default=0)
+    lines = [
+        f"{row['name']:{width}}  {row['summary']}" + (f"  [{row['paper']}]" if row["paper"] else "")
+        for row in rows
+    ]
+    emit(rows, as_json, "\n".join(lines) or f"no {kind} yet")

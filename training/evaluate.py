@@ -1,0 +1,165 @@
+"""Evaluation under a named protocol, stored with the numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyfield.config import from_plain
+from polyfield.data.load import load_scene
+from polyfield.data.scene import LoadOptions, PosedImages, SceneTransform
+from polyfield.errors import ConfigError, InputError, MissingDependencyError
+from polyfield.run import RunDirectory
+from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
+from polyfield.training.model import Model, load
+from polyfield.training.photos import background_colour, photo
+from polyfield.training.pictures import error_map, save_picture, side_by_side
+
+PROTOCOL = {
+    "name": "polyfield-1",
+    "rounding": "prediction and truth to 8 bits",
+    "psnr": "-10 log10(MSE) per view over pixels and channels, mean over views",
+    "ssim": "11x11 Gaussian window, sigma 1.5, K 0.01/0.03, data range 1, valid windows",
+}
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    scene: str | Path | None = None,
+    split: str = "test",
+    downscale: int | None = None,
+    every: int = 1,
+    device: str = "auto",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Compare a run's renderings with held-out photos; writes eval.json and pictures.
+
+    Args:
+        run: Run directory.
+        scene: Another scene in the same world (None: the one the run was fitted to).
+        split: ``test``, ``val`` or ``train``.
+        downscale: Divide image sizes by this (None: as fitted).
+        every: Use every n-th view of the split.
+        device: Where to render.
+        progress: Called with a line per view.
+
+    Returns:
+        ``psnr, ssim, lpips (and lpips_reason), views, protocol, seconds_per_view``.
+
+    Raises:
+        InputError: The scene has no such views.
+    """
+    if every < 1:
+        raise ConfigError(f"--every takes a whole number from 1 up, got {every}")
+    directory = RunDirectory(run)
+    config = directory.read_config()
+    model = load(run, device)
+    loaded = load_for_run(config, scene, split, downscale)
+    views = loaded.splits.get(split, ())[::every]
+    if not views:
+        raise InputError(
+            f"{scene or config['scene']['path']} has no '{split}' views; "
+            f"it has {', '.join(f'{k} ({len(v)})' for k, v in loaded.splits.items() if v)}"
+        )
+    rows, seconds, lpips = [], 0.0, _lpips()
+    for view in views:
+        row, took, pictures = evaluate_view(model, loaded, view, lpips)
+        seconds += took
+        rows.append(row)
+        name = loaded.names[view].replace("/", "_").replace("\\", "_")
+        save_picture(directory.renders / f"eval-{split}" / f"{name}.png", side_by_side(pictures))
+        if progress:
+            progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
+    result = _summary(rows, lpips)
+    result |= {
+        "run": str(run),
+        "split": split,
+        "protocol": {
+            **PROTOCOL,
+            "background": "white" if loaded.background == "random" else loaded.background,
+            "downscale": downscale or config["settings"]["data"]["downscale"],
+            "every": every,
+            "views": len(rows),
+            "scene": str(scene or config["scene"]["path"]),
+            "content_hash": loaded.content_hash,
+        },
+        "seconds_per_view": round(seconds / len(rows), 4),
+    }
+    directory.write_json("eval.json", result)
+    return result
+
+
+def load_for_run(
+    config: dict[str, Any], scene: str | Path | None, split: str | None, downscale: int | None
+) -> PosedImages:
+    """The images of a run's scene (or another one) in the run's scene box."""
+    options = from_plain(LoadOptions, config["settings"]["data"], "data")
+    if downscale is not None:
+        if downscale < 1:
+            raise ConfigError(f"--downscale takes a whole number from 1 up, got {downscale}")
+        options = replace(options, downscale=downscale)
+    if scene is not None:
+        options = replace(options, format=None)
+    transform = from_plain(SceneTransform, config["transform"], "transform")
+    bounded = config["contraction"] == "none"
+    options = replace(options, unbounded=not bounded)
+    return load_scene(
+        scene or config["scene"]["path"],
+        options,
+        transform=transform,
+        only=None if split is None else (split,),
+    )
+
+
+@torch.no_grad()
+def evaluate_view(
+    model: Model, scene: PosedImages, view: int, lpips: Lpips | str
+) -> tuple[dict[str, Any], float, list[Tensor]]:
+    """Scores of a view, seconds to render it, and its photo, rendering and error map."""
+    start = time.monotonic()
+    background = background_colour(scene, model.device)
+    rendered = model.render(scene.cameras.image_rays(view), background)["rgb"].cpu()
+    seconds = time.monotonic() - start
+    prediction, truth = round_to_8_bits(rendered), round_to_8_bits(photo(scene, view))
+    row = {
+        "name": scene.names[view],
+        "psnr": psnr(prediction, truth),
+        "ssim": ssim(prediction, truth),
+    }
+    if isinstance(lpips, Lpips):
+        row["lpips"] = lpips(prediction, truth)
+    if math.isinf(row["psnr"]):
+        row["psnr"] = None  # identical images: no number, and JSON has no infinity
+    return row, seconds, [truth, prediction, error_map(prediction, truth)]
+
+
+def _lpips() -> Lpips | str:
+    try:
+        return Lpips()
+    except MissingDependencyError as error:
+        return str(error)
+
+
+def _summary(rows: list[dict[str, Any]], lpips: Lpips | str) -> dict[str, Any]:
+    def mean(key: str) -> float | None:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        return sum(values) / len(values) if values else None
+
+    summary: dict[str, Any] = {"psnr": mean("psnr"), "ssim": mean("ssim"), "lpips": mean("lpips")}
+    if isinstance(lpips, Lpips):
+        summary["lpips_net"] = lpips.name
+    else:
+        summary["lpips_reason"] = lpips
+    return {**summary, "views": rows}
+
+
+def _db(value: float | None) -> str:
+    return "identical" if value is None else f"{value:.2f} dB"

@@ -1,0 +1,320 @@
+"""Fitting a field to a scene: one loop, read from top to bottom.
+
+`fit` prepares a run directory and trains until the budget is spent; `resume` goes on where a
+run was stopped. Both save on Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyfield import backend
+from polyfield._version import __version__
+from polyfield.config import from_plain, merge, to_plain
+from polyfield.data.batches import Batch, PixelSource
+from polyfield.data.load import load_scene
+from polyfield.data.scene import LoadOptions, PosedImages
+from polyfield.errors import ConfigError, InputError, Interrupted, RunError, TrainingError
+from polyfield.registry import lookup
+from polyfield.renderers.types import Rendered
+from polyfield.run import RunDirectory
+from polyfield.training.interrupt import StopRequest
+from polyfield.training.memory import available_bytes, is_out_of_memory
+from polyfield.training.model import Model, pick_device
+from polyfield.training.photos import background_colour, with_background
+from polyfield.training.policies import Policy, default_policies
+from polyfield.training.record import Progress, Recorder
+from polyfield.training.settings import FitConfig, resolve
+from polyfield.training.state import (
+    FitState,
+    load_state,
+    make_generators,
+    make_optimiser,
+    save_state,
+)
+
+logger = logging.getLogger("polyfield")
+SMALLEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Figures of a finished fit: `rays` and `samples` are totals, `bytes` the weights file's."""
+
+    run: str
+    steps: int
+    seconds: float
+    rays: int
+    samples: int
+    rays_per_second: float
+    parameters: int
+    bytes: int
+    backend: dict[str, Any]
+    loss: float
+    psnr: float
+
+
+def fit(
+    scene: str | Path,
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit a field to a scene of posed images and write a run directory.
+
+    Args:
+        scene: Folder or file in a supported format, or ``sample:NAME``.
+        out: Run directory to create.
+        minutes: Budget in wall-clock minutes, or
+        steps: in optimisation steps (default: 5 minutes).
+        settings: Nested settings by section, e.g. ``{"backbone": {"type": "mlp"}}``.
+        preset: Preset of the backbone.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        progress: Called with every row of figures.
+
+    Raises:
+        PolyfieldError: What was wrong, where, and what to do.
+        Interrupted: The user stopped the fit; the run is saved.
+    """
+    run = RunDirectory(out)
+    if run.exists:
+        raise RunError(f"{run.path} holds a run already; resume it, or choose another folder")
+    user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
+    target = pick_device(device)
+    resolve(user, preset=preset, device=target.type)  # names and values, before anything is read
+    loaded = load_scene(scene, from_plain(LoadOptions, user.get("data", {}), "data"))
+    complete = resolve(user, preset=preset, unbounded=not loaded.bounded, device=target.type)
+    state = _new_state(complete, loaded, target)
+    _check_memory(loaded, state)
+    run.create()
+    run.write_config(_describe(scene, loaded, complete, target))
+    run.write_json("cameras.json", loaded.cameras_plain())
+    return _train(run, loaded, state, progress)
+
+
+def resume(
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> FitResult:
+    """Go on with an interrupted run; a larger total budget may be given to extend a finished one.
+
+    Raises:
+        RunError: Not a run, nothing saved yet, or the scene has changed since.
+    """
+    run = RunDirectory(out)
+    config = run.read_config()
+    settings = config["settings"]
+    if minutes is not None or steps is not None:
+        settings = merge(settings, {"fit": {"minutes": minutes, "steps": steps}})
+    loaded = load_scene(config["scene"]["path"], from_plain(LoadOptions, settings["data"], "data"))
+    if loaded.content_hash != config["scene"]["content_hash"]:
+        raise RunError(f"{config['scene']['path']} has changed since {run.path} was made; fit anew")
+    state = _new_state(settings, loaded, pick_device(device))
+    load_state(run, state)
+    run.truncate_metrics(state.step)
+    run.write_config({**config, "settings": settings})
+    return _train(run, loaded, state, progress)
+
+
+def _budget(minutes: float | None, steps: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    minutes = minutes if minutes is not None else given.get("minutes")
+    steps = steps if steps is not None else given.get("steps")
+    if minutes is not None and steps is not None:
+        raise ConfigError("give either minutes or steps, not both")
+    return {"minutes": 5.0 if minutes is None and steps is None else minutes, "steps": steps}
+
+
+def _new_state(settings: Mapping[str, Any], scene: PosedImages, device: torch.device) -> FitState:
+    config = from_plain(FitConfig, settings["fit"], "fit")
+    needed = lookup("renderers", settings["renderer"]["type"]).traits["field"]
+    if settings["field"]["type"] != needed:
+        raise ConfigError(
+            f"renderer '{settings['renderer']['type']}' needs a {needed} field, "
+            f"got '{settings['field']['type']}'"
+        )
+    host, generator = make_generators(settings["seed"], device)
+    contraction = "none" if scene.bounded else "sphere"
+    model = Model(settings, contraction, host).to(device).train()
+    return FitState(model, make_optimiser(model, config), config, host, generator, rays=config.rays)
+
+
+def _check_memory(scene: PosedImages, state: FitState) -> None:
+    """Refuse what cannot fit: parameters with gradient and moments, and a batch of samples."""
+    samples = state.config.target_samples or state.config.rays * 64
+    needed = 16 * state.model.parameter_count + 2048 * samples
+    free = available_bytes()
+    logger.info("memory: about %d MB, images %d MB on disk", needed >> 20, scene.memory_bytes >> 20)
+    if free is not None and needed > free and state.model.device.type == "cpu":
+        raise InputError(
+            f"the fit needs about {needed >> 20} MB and {free >> 20} MB are free; lower fit.rays, "
+            "fit.target_samples or the backbone's size"
+        )
+
+
+def _describe(
+    path: str | Path, scene: PosedImages, settings: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    stored = str(path) if str(path).startswith("sample:") else str(Path(path).resolve())
+    return {
+        "scene": {
+            "path": stored,
+            "format": scene.report.format,
+            "content_hash": scene.content_hash,
+            "splits": {name: len(views) for name, views in scene.splits.items()},
+        },
+        "settings": dict(settings),
+        "contraction": "none" if scene.bounded else "sphere",
+        "transform": to_plain(scene.transform),
+        "background": scene.background,
+        "up": [float(v) for v in scene.up],
+        "device": str(device),
+        "versions": {
+            "polyfield": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _train(
+    run: RunDirectory, scene: PosedImages, state: FitState, progress: Progress | None
+) -> FitResult:
+    policies, recorder = default_policies(), Recorder(run, scene, progress)
+    source = PixelSource(scene, "train", device=state.model.device)
+    for policy in policies:
+        policy.check(state)
+    with StopRequest() as stop, backend.using(state.model.settings["backend"]):
+        clock = time.monotonic()
+        while not state.finished:
+            before = state.fraction
+            for policy in policies:
+                policy.before_step(state)
+            train_step(state, source, scene, run)
+            for policy in policies:
+                policy.after_step(state)
+            state.seconds += time.monotonic() - clock
+            clock = time.monotonic()
+            recorder.after_step(state, before)
+            if stop.requested:
+                recorder.save(state)
+                raise Interrupted(f"stopped at step {state.step}; 'polyfield resume {run.path}' goes on")
+    recorder.save(state)
+    return _finish(run, state)
+
+
+def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: RunDirectory) -> None:
+    """One optimisation step; halves the batch and tries again when memory runs out."""
+    while True:
+        try:
+            loss, figures = _forward_backward(state, source, scene)
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
+                raise
+        state.optimiser.zero_grad(set_to_none=True)
+        state.rays //= 2
+        logger.warning("out of memory: going on with %d rays per step", state.rays)
+    _check_finite(state, loss, run)
+    if state.config.clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
+    state.optimiser.step()
+    state.step += 1
+    state.last = figures
+    state.add(rays=figures["rays"], samples=figures["samples"], row_steps=1,
+              row_loss=figures["loss"], row_mse=figures["mse"])  # fmt: skip
+
+
+def _forward_backward(
+    state: FitState, source: PixelSource, scene: PosedImages
+) -> tuple[Tensor, dict[str, float]]:
+    batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
+    random = state.generator if scene.background == "random" else None
+    batch = with_background(batch, background_colour(scene), random)
+    precision = torch.bfloat16 if state.config.precision == "bfloat16" else None
+    with torch.autocast(state.model.device.type, precision, enabled=precision is not None):
+        rendered = state.model(batch.rays, batch.targets["background"], state.generator)
+    loss = total_loss(rendered, batch, state.model)
+    state.optimiser.zero_grad(set_to_none=True)
+    if loss.requires_grad:
+        loss.backward()
+    with torch.no_grad():
+        mse = (rendered.rgb.float() - batch.targets["rgb"]).square().mean()
+    figures = {
+        "loss": float(loss.detach()),
+        "mse": float(mse),
+        "rays": len(batch.rays),
+        "samples": int(rendered.extras.get("samples", 0)),
+    }
+    return loss, figures
+
+
+def total_loss(rendered: Rendered, batch: Batch, model: Model) -> Tensor:
+    """Weighted sum of the run's losses, a scalar."""
+    terms = [
+        weight * lookup("losses", name).target(rendered, batch, model.field)
+        for name, weight in model.settings["losses"].items()
+        if weight
+    ]
+    return sum(terms, rendered.rgb.new_zeros(()))
+
+
+def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:
+    bad = [] if math.isfinite(state_loss := float(loss.detach())) else [f"the loss ({state_loss})"]
+    if not bad and state.step % 16:
+        return
+    bad += [
+        f"the gradient of {name}"
+        for name, p in state.model.named_parameters()
+        if p.grad is not None and not bool(torch.isfinite(p.grad.sum()))
+    ]
+    if not bad:
+        return
+    values = [n for n, p in state.model.named_parameters() if not bool(torch.isfinite(p).all())]
+    if not values:
+        save_state(run, state)
+    raise TrainingError(
+        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the last "
+        "good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
+    )
+
+
+def _finish(run: RunDirectory, state: FitState) -> FitResult:
+    rows = [row for row in run.metrics() if "loss" in row]
+    config = run.read_config()
+    run.write_config({**config, "backends": backend.choices()})
+    result = FitResult(
+        run=str(run.path),
+        steps=state.step,
+        seconds=round(state.seconds, 2),
+        rays=int(state.totals.get("rays", 0)),
+        samples=int(state.totals.get("samples", 0)),
+        rays_per_second=round(state.totals.get("rays", 0) / max(state.seconds, 1e-9), 1),
+        parameters=state.model.parameter_count,
+        bytes=(run.path / "weights.safetensors").stat().st_size,
+        backend=backend.choices(),
+        loss=rows[-1]["loss"] if rows else float("nan"),
+        psnr=rows[-1]["psnr"] if rows else float("nan"),
+    )
+    run.write_json("fit.json", asdict(result))
+    return result

@@ -1,0 +1,112 @@
+"""Losses: functions of what was rendered and what was measured, found by name.
+
+A loss is ``(rendered, batch, field) -> scalar``; the ``losses`` settings give each a weight.
+``batch.targets["rgb"]`` is composited over the same background as the rendering. A loss whose
+inputs are absent (no proposals, no depth) returns zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyfield.data.batches import Batch
+from polyfield.registry import register
+from polyfield.renderers.compositing import distortion_loss
+from polyfield.renderers.pdf import interlevel_loss
+from polyfield.renderers.types import Rendered
+
+Scalar = Float[Tensor, ""]
+
+
+def _zero(rendered: Rendered) -> Scalar:
+    return rendered.rgb.new_zeros(())
+
+
+@register("mse", kind="losses", paper="Mildenhall et al. 2020")
+def mse(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Mean squared colour error over rays and channels."""
+    return (rendered.rgb - batch.targets["rgb"]).square().mean()
+
+
+@register("huber", kind="losses", paper="Müller et al. 2022")
+def huber(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Squared colour error up to 0.1, linear beyond (delta 0.1, divided by 5)."""
+    error = (rendered.rgb - batch.targets["rgb"]).abs()
+    return torch.where(error <= 0.1, error.square(), (error - 0.05) / 5).mean()
+
+
+@register("charbonnier", kind="losses", paper="Barron et al. 2022")
+def charbonnier(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Smooth absolute colour error sqrt(e^2 + 0.001^2)."""
+    return ((rendered.rgb - batch.targets["rgb"]).square() + 1e-6).sqrt().mean()
+
+
+@register("coarse", kind="losses", paper="Mildenhall et al. 2020")
+def coarse(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Mean squared colour error of the coarse pass of a hierarchical sampler."""
+    first: Rendered | None = rendered.extras.get("coarse")
+    if first is None:
+        return _zero(rendered)
+    behind = batch.targets["background"] * (1 - first.opacity[..., None])
+    return (first.rgb + behind - batch.targets["rgb"]).square().mean()
+
+
+@register("interlevel", kind="losses", paper="Barron et al. 2022")
+def interlevel(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Proposal histograms must bound the final weights; only the proposals get gradients."""
+    proposals = rendered.extras.get("proposals", [])
+    if not proposals:
+        return _zero(rendered)
+    intervals = rendered.extras["intervals"]
+    edges = torch.cat([intervals.t0, intervals.t1[:, -1:]], dim=-1)
+    weights = rendered.extras["weights"].detach()
+    total = sum(interlevel_loss(edges, weights, e, w).mean() for e, w in proposals)
+    return total / len(proposals)
+
+
+@register("distortion", kind="losses", paper="Barron et al. 2022")
+def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Sum w_i w_j |m_i - m_j| + 1/3 sum w_i^2 delta_i per ray, in ray distance normalised by far."""
+    weights, intervals = rendered.extras["weights"], rendered.extras["intervals"]
+    far = intervals.per_ray(batch.rays.far).clamp_min(1e-6)
+    per_ray = distortion_loss(
+        weights, intervals.t0 / far, intervals.t1 / far, intervals.ray_indices, intervals.n_rays
+    )
+    return per_ray.mean()
+
+
+@register("opacity-entropy", kind="losses", paper="Kim et al. 2022")
+def opacity_entropy(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Binary entropy of the ray opacity: pushes rays to be empty or full."""
+    p = rendered.opacity.clamp(1e-4, 1 - 1e-4)
+    return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+
+
+@register("alpha", kind="losses", paper="")
+def alpha(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Mean squared error of the opacity against the image's alpha channel."""
+    if "alpha" not in batch.targets:
+        return _zero(rendered)
+    return (rendered.opacity - batch.targets["alpha"]).square().mean()
+
+
+@register("depth", kind="losses", paper="")
+def depth(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Mean absolute depth error in scene units where the batch has depth (0: unknown)."""
+    truth = batch.targets.get("depth")
+    if truth is None:
+        return _zero(rendered)
+    known = truth > 0
+    error = (rendered.depth - truth).abs() * known
+    return error.sum() / known.sum().clamp_min(1)
+
+
+@register("regularisation", kind="losses", paper="")
+def regularisation(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+    """Sum of the backbone's own penalties."""
+    terms = field.regularisation()
+    return sum(terms.values(), _zero(rendered))

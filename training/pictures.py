@@ -1,0 +1,72 @@
+"""Pictures of results: side by side, error maps, depth maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from polyfield.files import replacing
+
+# Control points of a perceptually even dark-to-bright ramp (dark blue, purple, orange, yellow).
+_RAMP = np.array([[4, 3, 22], [66, 15, 109], [147, 38, 103], [221, 81, 58], [252, 165, 10],
+                  [252, 255, 164]], dtype=np.float32) / 255  # fmt: skip
+
+
+def to_8_bit(image: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Values in [0, 1] as bytes."""
+    return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def colour_map(values: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
+    """Values in [0, 1] as colours, dark for 0 and bright for 1."""
+    x = values.detach().cpu().float().clamp(0, 1).numpy() * (len(_RAMP) - 1)
+    low = np.minimum(x.astype(np.int64), len(_RAMP) - 2)
+    part = (x - low)[..., None]
+    return torch.from_numpy(_RAMP[low] * (1 - part) + _RAMP[low + 1] * part)
+
+
+def error_map(
+    prediction: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], full_scale: float = 0.25
+) -> Float[Tensor, "h w 3"]:
+    """Mean absolute colour error as colours; `full_scale` is the error shown brightest."""
+    return colour_map((prediction - truth).abs().mean(-1) / full_scale)
+
+
+def depth_map(depth: Float[Tensor, "h w"], opacity: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
+    """Depth as colours, near bright, over the 2nd to 98th percentile of what is hit."""
+    hit = opacity > 0.5
+    if not bool(hit.any()):
+        return torch.zeros(*depth.shape, 3)
+    values = depth[hit].float()
+    low, high = np.percentile(values.detach().cpu().numpy(), [2, 98])
+    span = max(float(high - low), 1e-6)
+    return colour_map((1 - (depth - low) / span).clamp(0.02, 1) * hit)
+
+
+def side_by_side(
+    images: Sequence[Float[Tensor, "h w 3"]], gap: int = 4
+) -> Float[Tensor, "h wide 3"]:
+    """Images of one height in a row with white gaps."""
+    white = torch.ones(images[0].shape[0], gap, 3)
+    row: list[Tensor] = []
+    for image in images:
+        row += [image.detach().cpu().float(), white]
+    return torch.cat(row[:-1], dim=1)
+
+
+def save_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:
+    """Write an image in [0, 1] as an 8-bit file, atomically, making its folder.
+
+    Raises:
+        InputError: The place cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        iio.imwrite(temporary, to_8_bit(image))

@@ -1,0 +1,183 @@
+"""Rendering a run along a camera path to a video or a folder of frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as iio
+import numpy as np
+import torch
+
+from polyfield.config import from_plain
+from polyfield.data.scene import SceneTransform
+from polyfield.errors import ConfigError, InputError
+from polyfield.renderers.cameras import Cameras
+from polyfield.renderers.paths import orbit_path, read_path, spiral_path
+from polyfield.run import RunDirectory
+from polyfield.training.model import Model, load
+from polyfield.training.photos import BACKGROUNDS
+from polyfield.training.pictures import depth_map, save_picture, to_8_bit
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+PATHS = ("orbit", "spiral", "train", "test")
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What to render: `path` is a name of `PATHS` or a JSON file; sizes None mean the run's own."""
+
+    path: str = "orbit"
+    frames: int = 60
+    width: int | None = None
+    height: int | None = None
+    fps: int = 24
+    depth: bool = True
+
+
+def render(
+    run: str | Path,
+    out: str | Path,
+    options: RenderOptions | None = None,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Render a camera path to a video file (colour, and ``*-depth`` beside it) or to PNG frames.
+
+    Args:
+        run: Run directory; its images are not needed.
+        out: Video file (mp4, mov, mkv, webm, gif) or a folder.
+        options: Path, number of frames, size.
+        device: Where to render.
+        progress: Called with (frames done, frames).
+
+    Raises:
+        InputError, ConfigError: Bad path file, size or output.
+    """
+    options = options or RenderOptions()
+    out = Path(out)
+    _check(options, out)
+    directory = RunDirectory(run)
+    config = directory.read_config()
+    model = load(run, device)
+    cameras = _cameras(directory, config, options)
+    background = torch.full((3,), BACKGROUNDS[config["background"]], device=model.device)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sink = _Video(out, options) if out.suffix.lower() in VIDEO_SUFFIXES else _Frames(out, options)
+    start = time.monotonic()
+    with sink:
+        for index in range(len(cameras)):
+            sink.add(index, *_frame(model, cameras, index, background))
+            if progress:
+                progress(index + 1, len(cameras))
+    seconds = time.monotonic() - start
+    width, height = (int(v) for v in cameras.sizes[0])
+    return {
+        "run": str(run), "out": str(out), "depth": str(sink.depth) if options.depth else None,
+        "frames": len(cameras), "width": width, "height": height,
+        "seconds": round(seconds, 3), "seconds_per_frame": round(seconds / max(1, len(cameras)), 4),
+    }  # fmt: skip
+
+
+def _check(options: RenderOptions, out: Path) -> None:
+    if options.frames < 1:
+        raise ConfigError(f"--frames takes a whole number from 1 up, got {options.frames}")
+    for name in ("width", "height"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value <= 16384:
+            raise ConfigError(f"--{name} takes 1 to 16384 pixels, got {value}")
+    if out.suffix and out.suffix.lower() not in VIDEO_SUFFIXES and not out.is_dir():
+        raise InputError(
+            f"cannot write '{out.suffix}' files; --out takes a video ({', '.join(VIDEO_SUFFIXES)}) "
+            "or a folder for PNG frames"
+        )
+
+
+def _cameras(run: RunDirectory, config: dict[str, Any], options: RenderOptions) -> Cameras:
+    stored = run.read_json("cameras.json")
+    cameras = Cameras.from_plain(stored["cameras"])
+    if options.path in ("train", "test"):
+        views = stored["splits"].get(options.path, [])
+        if not views:
+            raise InputError(f"the run's scene has no '{options.path}' views; try --path orbit")
+        chosen = cameras[torch.tensor(views[: options.frames])]
+    elif options.path in PATHS:
+        make = {"orbit": orbit_path, "spiral": spiral_path}[options.path]
+        chosen = make(cameras[torch.tensor(stored["splits"]["train"])], options.frames, config["up"])
+    elif Path(options.path).suffix == ".json":
+        transform = from_plain(SceneTransform, config["transform"], "transform")
+        chosen = read_path(Path(options.path), transform, near=cameras.near, far=cameras.far)
+    else:
+        raise ConfigError(
+            f"--path takes {', '.join(PATHS)} or a JSON file, got '{options.path}'"
+        )
+    return _sized(chosen, options)
+
+
+def _sized(cameras: Cameras, options: RenderOptions) -> Cameras:
+    if options.width is None and options.height is None:
+        return cameras
+    width, height = (int(v) for v in cameras.sizes[0])
+    new_width = options.width or max(1, round(width * options.height / height))
+    new_height = options.height or max(1, round(height * new_width / width))
+    return cameras.resized(new_width, new_height)
+
+
+def _frame(
+    model: Model, cameras: Cameras, index: int, background: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    out = model.render(cameras.image_rays(index), background)
+    return to_8_bit(out["rgb"]), to_8_bit(depth_map(out["depth"], out["opacity"]))
+
+
+class _Frames:
+    """PNG frames ``colour-0000.png`` and ``depth-0000.png`` in a folder."""
+
+    def __init__(self, out: Path, options: RenderOptions):
+        self.out, self.options, self.depth = out, options, out
+
+    def __enter__(self) -> _Frames:
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add(self, index: int, colour: np.ndarray, depth: np.ndarray) -> None:
+        pairs = [("colour", colour)] + ([("depth", depth)] if self.options.depth else [])
+        for name, image in pairs:
+            picture = torch.from_numpy(image).float() / 255
+            save_picture(self.out / f"{name}-{index:04d}.png", picture)
+
+
+class _Video:
+    """A video of colours and one of depths beside it; moved into place when complete."""
+
+    def __init__(self, out: Path, options: RenderOptions):
+        self.out, self.options = out, options
+        self.depth = out.with_name(f"{out.stem}-depth{out.suffix}")
+        self._writers: list[tuple[Any, Path, Path]] = []
+
+    def __enter__(self) -> _Video:
+        for path in [self.out] + ([self.depth] if self.options.depth else []):
+            part = path.with_name(f".{path.stem}.part{path.suffix}")
+            extra = {} if path.suffix.lower() == ".gif" else {"macro_block_size": 2, "quality": 8}
+            writer = iio.get_writer(str(part), fps=self.options.fps, **extra)
+            self._writers.append((writer, part, path))
+        return self
+
+    def add(self, index: int, colour: np.ndarray, depth: np.ndarray) -> None:
+        for (writer, _, _), image in zip(self._writers, (colour, depth), strict=False):
+            writer.append_data(image)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for writer, part, path in self._writers:
+            writer.close()
+            if kind is None:
+                part.replace(path)
+            else:
+                part.unlink(missing_ok=True)

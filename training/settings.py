@@ -1,0 +1,170 @@
+"""The settings of a run: layers of plain data, resolved once and stored whole.
+
+Layers, later ones win: dataclass defaults, the presets of the components (``paper`` or
+``cpu``, then ``unbounded`` for scenes without a box), what the user set. Sections:
+``data, renderer, field, backbone, sampler, fit, losses`` and the values ``backend, seed, threads``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from polyfield.config import from_plain, merge, to_plain
+from polyfield.data.scene import LoadOptions
+from polyfield.errors import ConfigError, UnknownNameError
+from polyfield.registry import configure, lookup, names
+
+DEFAULT_BACKBONE = "hash-grid"
+DEFAULT_RENDERER = "volume"
+DEFAULT_SAMPLER = "occupancy-grid"
+SECTIONS = ("data", "renderer", "field", "backbone", "sampler", "fit", "losses")
+VALUES = {"backend": "auto", "seed": 0, "threads": None}
+BACKENDS = ("auto", "torch", "numba")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a field is fitted."""
+
+    steps: int | None = None
+    """Total optimisation steps (exactly one of steps and minutes)."""
+    minutes: float | None = None
+    """Total training time in minutes of wall clock; schedules anneal to it."""
+    rays: int = 4096
+    """Rays per step at the start."""
+    target_samples: int | None = None
+    """Samples per step to hold by adapting the number of rays (None: rays stay as they are)."""
+    max_rays: int = 65536
+    """Upper bound of the adapted number of rays."""
+    lr: float = 1e-2
+    """Base learning rate (Adam)."""
+    lr_final: float = 0.1
+    """Factor on the learning rate at the end, reached exponentially."""
+    lr_hold: float = 0.0
+    """Fraction of the budget during which the rate stays at its base."""
+    warmup: int = 0
+    """Steps of linear warm-up from a hundredth of the rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's moment decays."""
+    eps: float = 1e-15
+    """Adam's epsilon."""
+    weight_decay: float = 0.0
+    """L2 penalty added by Adam to groups that do not set their own."""
+    clip: float | None = None
+    """Largest norm of the whole gradient (None: no clipping)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the field's matrix products."""
+    crop_steps: int = 0
+    """Steps at the start that only see the centre half of the images."""
+    log_every: int = 25
+    """Steps between rows of metrics.jsonl."""
+    checks: int = 4
+    """Held-out checks with a preview picture, spread evenly over the budget."""
+    save_minutes: float = 2.0
+    """Minutes of wall clock between saves."""
+
+    def __post_init__(self) -> None:
+        positive = {"rays": self.rays, "max_rays": self.max_rays, "lr": self.lr,
+                    "log_every": self.log_every, "save_minutes": self.save_minutes}
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("steps", "minutes", "target_samples", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+
+
+def resolve(
+    user: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    unbounded: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Complete plain settings from what the user gave.
+
+    Args:
+        user: Nested plain data; component sections may hold only settings, their ``type``
+            then is the default one.
+        preset: Name of a preset of the backbone (None: ``cpu`` on a CPU, else ``paper``).
+        unbounded: Whether the scene goes on outside its box.
+        device: Device type the fit will run on.
+
+    Raises:
+        UnknownNameError, ConfigError: A name or value is wrong.
+    """
+    for key in user:
+        if key not in SECTIONS and key not in VALUES:
+            raise UnknownNameError("settings section", key, [*SECTIONS, *VALUES])
+    types = _component_types(user)
+    chosen = [preset or ("cpu" if device == "cpu" else "paper"), *(["unbounded"] * unbounded)]
+    known = lookup("backbones", types["backbone"]).presets
+    if preset is not None and preset not in known:
+        raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
+    layers = [known[name] for name in chosen if name in known]
+    if lookup("renderers", types["renderer"]).traits.get("sampled", False):
+        types["sampler"] = _sampler_type(user, layers)
+        own = lookup("samplers", types["sampler"]).presets
+        layers = [own[name] for name in chosen if name in own] + layers
+    base = {kind: {"type": name} for kind, name in types.items()}
+    base |= {"fit": {}, "data": {}, "losses": {"mse": 1.0}, **VALUES}
+    return _complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
+
+
+def _component_types(user: Mapping[str, Any]) -> dict[str, Any]:
+    renderer = _type(user, "renderer", DEFAULT_RENDERER)
+    field = lookup("renderers", renderer).traits["field"]
+    return {
+        "renderer": renderer,
+        "field": _type(user, "field", field),
+        "backbone": _type(user, "backbone", DEFAULT_BACKBONE),
+    }
+
+
+def _type(user: Mapping[str, Any], section: str, default: str) -> str:
+    value = user.get(section, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"'{section}' holds settings, got {value!r}; try {section}.type={value}")
+    return value.get("type", default)
+
+
+def _sampler_type(user: Mapping[str, Any], layers: list) -> str:
+    default = DEFAULT_SAMPLER
+    for layer in layers:
+        default = layer.get("sampler", {}).get("type", default)
+    return _type(user, "sampler", default)
+
+
+def _fitting(layer: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """The layer without settings of components that the user replaced."""
+    return {
+        section: value
+        for section, value in layer.items()
+        if not isinstance(value, Mapping)
+        or section not in types
+        or value.get("type", types[section]) == types[section]
+    }
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    kinds = {"renderer": "renderers", "field": "fields", "backbone": "backbones", "sampler": "samplers"}
+    for section, kind in kinds.items():
+        if section in settings:
+            spec = settings[section]
+            config = configure(kind, spec)
+            settings[section] = {"type": spec["type"], **(to_plain(config) if config else {})}
+    settings["fit"] = to_plain(from_plain(FitConfig, settings["fit"], "fit"))
+    settings["data"] = to_plain(from_plain(LoadOptions, settings["data"], "data"))
+    for name, weight in settings["losses"].items():
+        if name not in names("losses"):
+            raise UnknownNameError("loss", name, names("losses"))
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
+            raise ConfigError(f"losses.{name} must be a weight, got {weight!r}")
+    if settings["backend"] not in BACKENDS:
+        raise UnknownNameError("backend", str(settings["backend"]), BACKENDS)
+    if not isinstance(settings["seed"], int) or settings["seed"] < 0:
+        raise ConfigError(f"seed must be a whole number >= 0, got {settings['seed']!r}")
+    return settings
