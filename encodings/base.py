@@ -27,7 +27,7 @@ class CoordinateMap(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups (dicts with ``params``, ``lr`` and optimiser options) at base rate `lr`."""
+        """Optimiser groups (``params``, ``lr`` and optimiser options) at base rate `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
     def regularisation(self) -> dict[str, Tensor]:
