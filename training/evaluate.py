@@ -78,23 +78,25 @@ def evaluate(
         save_picture(directory.renders / f"eval-{split}" / f"{name}.png", side_by_side(pictures))
         if progress:
             progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
-    result = _summary(rows, lpips)
-    result |= {
+    asked = {"downscale": loaded.options.downscale, "every": every, "views": len(rows)}
+    result = {
         "run": str(run),
         "split": split,
-        "protocol": {
-            **PROTOCOL,
-            "background": "white" if loaded.background == "random" else loaded.background,
-            "downscale": downscale or config["settings"]["data"]["downscale"],
-            "every": every,
-            "views": len(rows),
-            "scene": str(scene or config["scene"]["path"]),
-            "content_hash": loaded.content_hash,
-        },
+        **_summary(rows, lpips),
+        "protocol": {**_protocol(loaded), **asked},
         "seconds_per_view": round(seconds / len(rows), 4),
     }
     directory.write_json("eval.json", result)
     return result
+
+
+def _protocol(scene: PosedImages) -> dict[str, Any]:
+    return {
+        **PROTOCOL,
+        "background": "white" if scene.background == "random" else scene.background,
+        "scene": str(scene.root),
+        "content_hash": scene.content_hash,
+    }
 
 
 def load_for_run(

@@ -1,0 +1,85 @@
+"""Schedules and adaptation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from polyfield.errors import ConfigError
+from polyfield.training.policies import CentreCrop, HoldSamples, LearningRate
+from polyfield.training.settings import FitConfig
+
+
+def state(config, **values):
+    defaults = {"step": 0, "fraction": 0.0, "rays": config.rays, "crop": 1.0, "last": {}}
+    groups = [{"base_lr": 2.0, "lr": 0.0}, {"base_lr": 0.5, "lr": 0.0}]
+    return SimpleNamespace(
+        config=config, optimiser=SimpleNamespace(param_groups=groups), **{**defaults, **values}
+    )
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 1.0), (0.5, 0.1**0.5), (1.0, 0.1), (2.0, 0.1)])
+def test_rate_decays_exponentially_to_its_final_factor(fraction, expected):
+    assert LearningRate.factor(FitConfig(lr_final=0.1), 10**6, fraction) == pytest.approx(expected)
+
+
+def test_rate_holds_before_it_decays():
+    config = FitConfig(lr_final=0.01, lr_hold=0.5)
+    assert LearningRate.factor(config, 0, 0.49) == 1.0
+    assert LearningRate.factor(config, 0, 0.75) == pytest.approx(0.1)
+
+
+def test_warm_up_is_linear():
+    config = FitConfig(warmup=100)
+    factors = [LearningRate.factor(config, step, 0.0) for step in (0, 50, 100, 150)]
+    assert factors == pytest.approx([0.01, 0.505, 1.0, 1.0])
+
+
+def test_every_group_keeps_its_own_base_rate():
+    s = state(FitConfig(lr_final=0.1), fraction=1.0)
+    LearningRate().before_step(s)
+    assert [g["lr"] for g in s.optimiser.param_groups] == pytest.approx([0.2, 0.05])
+
+
+@pytest.mark.parametrize("bad", [{"lr_final": 0.0}, {"lr_final": 2.0}, {"lr_hold": 1.0}])
+def test_impossible_schedules_are_refused_before_the_first_step(bad):
+    with pytest.raises(ConfigError, match="lr_"):
+        LearningRate().check(state(FitConfig(**bad)))
+
+
+def test_crop_ends_at_its_step():
+    config = FitConfig(crop_steps=3)
+    crops = []
+    for step in range(5):
+        s = state(config, step=step)
+        CentreCrop().before_step(s)
+        crops.append(s.crop)
+    assert crops == [0.5, 0.5, 0.5, 1.0, 1.0]
+
+
+def test_held_samples_converge_to_the_target():
+    s = state(FitConfig(rays=1024, target_samples=100_000, max_rays=10**6))
+    for _ in range(10):
+        s.last = {"samples": s.rays * 17.0}
+        HoldSamples().after_step(s)
+    assert s.rays * 17 == pytest.approx(100_000, rel=0.05)
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(0, 2048), (10**9, 512), (100_000, 1024)])
+def test_rays_move_by_at_most_a_factor_of_two(samples, expected):
+    s = state(FitConfig(rays=1024, target_samples=100_000), last={"samples": samples})
+    HoldSamples().after_step(s)
+    assert s.rays == expected
+
+
+def test_rays_stay_within_their_bounds():
+    s = state(FitConfig(rays=4096, max_rays=5000, target_samples=10**9), last={"samples": 1})
+    HoldSamples().after_step(s)
+    assert s.rays == 5000
+
+
+def test_without_a_target_rays_stay():
+    s = state(FitConfig(rays=4096), last={"samples": 1})
+    HoldSamples().after_step(s)
+    assert s.rays == 4096
