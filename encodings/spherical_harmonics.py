@@ -35,22 +35,23 @@ class SphericalHarmonicsConfig:
             raise ValueError(f"degree must lie in 1..{MAX_DEGREE}, got {self.degree}")
 
 
-def _legendre(z: Tensor, degree: int) -> dict[tuple[int, int], Tensor]:
+def _legendre(z: Tensor, degree: int) -> dict[tuple[int, int], Tensor | float]:
     """Q_l^m(z) for 0 <= m <= l < degree, without the Condon-Shortley sign."""
-    q: dict[tuple[int, int], Tensor] = {}
+    q: dict[tuple[int, int], Tensor | float] = {}
     for m in range(degree):
-        q[m, m] = torch.full_like(z, float(math.prod(range(1, 2 * m, 2))))
+        q[m, m] = float(math.prod(range(1, 2 * m, 2)))
         if m + 1 < degree:
-            q[m + 1, m] = (2 * m + 1) * z * q[m, m]
+            q[m + 1, m] = (2 * m + 1) * q[m, m] * z
         for n in range(m + 2, degree):
-            q[n, m] = ((2 * n - 1) * z * q[n - 1, m] - (n + m - 1) * q[n - 2, m]) / (n - m)
+            q[n, m] = (2 * n - 1) / (n - m) * z * q[n - 1, m] - (n + m - 1) / (n - m) * q[n - 2, m]
     return q
 
 
-def _azimuth(x: Tensor, y: Tensor, degree: int) -> tuple[list[Tensor], list[Tensor]]:
+def _azimuth(x: Tensor, y: Tensor, degree: int) -> tuple[list, list]:
     """C_m and S_m for 0 <= m < degree."""
-    cosines, sines = [torch.ones_like(x)], [torch.zeros_like(x)]
-    for _ in range(1, degree):
+    cosines: list[Tensor | float] = [1.0, x]
+    sines: list[Tensor | float] = [0.0, y]
+    for _ in range(2, degree):
         c, s = cosines[-1], sines[-1]
         cosines.append(x * c - y * s)
         sines.append(x * s + y * c)
@@ -82,7 +83,8 @@ def spherical_harmonics(
     for n in range(degree):
         for m in range(-n, n + 1):
             wave = cosines[m] if m >= 0 else sines[-m]
-            values.append(_norm(n, abs(m)) * q[n, abs(m)] * wave)
+            value = _norm(n, abs(m)) * q[n, abs(m)] * wave
+            values.append(value if isinstance(value, Tensor) else torch.full_like(z, value))
     return torch.stack(values, -1)
 
 

@@ -1,0 +1,109 @@
+"""Hash encoding and a tiny MLP (Instant-NGP; Müller et al., SIGGRAPH 2022, arXiv 2201.05989)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
+from polyfield.fields.base import Backbone
+from polyfield.fields.heads import SmallMLP
+from polyfield.registry import register
+
+MLP_WEIGHT_DECAY = 1e-6
+
+
+@dataclass(frozen=True)
+class HashGridBackboneConfig:
+    """Settings of the hash-grid backbone; the defaults are the paper's for radiance fields."""
+
+    levels: int = 16
+    """Resolutions, each with its own table."""
+    features: int = 2
+    """Features per level."""
+    log2_entries: int = 19
+    """Base-2 logarithm of the most entries a level may have."""
+    base_resolution: int = 16
+    """Nodes per axis of the coarsest level."""
+    max_resolution: int = 2048
+    """Nodes per axis of the finest level."""
+    interpolation: Literal["linear", "smoothstep"] = "linear"
+    """Weights between nodes; smoothstep for fields whose normals are used."""
+    width: int = 64
+    """Width of the hidden layers."""
+    layers: int = 1
+    """Hidden layers."""
+    out_features: int = 16
+    """Features handed to the field."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.layers < 0 or self.out_features < 1:
+            raise ValueError("width and out_features must be at least 1, layers at least 0")
+        self.encoding()
+
+    def encoding(self) -> HashGridConfig:
+        """The settings that belong to the encoding."""
+        return HashGridConfig(
+            levels=self.levels,
+            features=self.features,
+            log2_entries=self.log2_entries,
+            base_resolution=self.base_resolution,
+            max_resolution=self.max_resolution,
+            interpolation=self.interpolation,
+        )
+
+
+_NGP_HEADS = {
+    "type": "radiance",
+    "direction": {"type": "spherical-harmonics", "degree": 4},
+    "density": "feature",
+    "density_activation": "exp",
+    "hidden": [64, 64],
+    "bias": False,
+}
+PRESETS = {
+    "paper": {
+        "backbone": {"levels": 16, "features": 2, "log2_entries": 19, "max_resolution": 2048},
+        "field": _NGP_HEADS,
+    },
+    "cpu": {
+        "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
+        "field": _NGP_HEADS,
+    },
+}
+
+
+@register(
+    "hash-grid",
+    config=HashGridBackboneConfig,
+    paper="Müller et al. 2022 (Instant-NGP)",
+    presets=PRESETS,
+)
+class HashGridBackbone(Backbone):
+    """Multiresolution hash encoding followed by a small ReLU MLP without biases."""
+
+    def __init__(
+        self,
+        config: HashGridBackboneConfig,
+        in_dim: int = 3,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.in_dim, self.out_dim = in_dim, config.out_features
+        self.encoding = HashGridEncoding(config.encoding(), in_dim, generator)
+        hidden = (config.width,) * config.layers
+        self.mlp = SmallMLP(self.encoding.out_dim, hidden, self.out_dim, False, generator)
+
+    def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
+        """Features at x."""
+        return self.mlp(self.encoding(x))
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The table; the MLP's matrices with the paper's L2 penalty of 1e-6 (section 4)."""
+        mlp = {"params": list(self.mlp.parameters()), "lr": lr, "weight_decay": MLP_WEIGHT_DECAY}
+        return [*self.encoding.parameter_groups(lr), mlp]

@@ -1,0 +1,165 @@
+"""The radiance field: a backbone, a density head and a view-dependent colour branch.
+
+x: positions in scene-box units; d: unit directions; F: backbone features; sigma: density per
+unit of x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from polyfield.config import Spec
+from polyfield.encodings.contraction import Contraction, contract
+from polyfield.fields.base import Backbone, RadianceSample
+from polyfield.fields.heads import DENSITY_ACTIVATIONS, SmallMLP, linear
+from polyfield.registry import build, register
+
+
+def _harmonics() -> dict[str, Any]:
+    return {"type": "spherical-harmonics", "degree": 4}
+
+
+@dataclass(frozen=True)
+class RadianceConfig:
+    """Settings of the heads; the defaults are Instant-NGP's."""
+
+    direction: Spec | None = field(default_factory=_harmonics)
+    """Encoding of view directions (None: colour does not depend on them)."""
+    density: Literal["feature", "linear"] = "feature"
+    """Raw density: the backbone's first feature, or a linear layer on all of them."""
+    density_activation: Literal["exp", "softplus", "relu"] = "exp"
+    """From raw to density; exp has its gradient clamped at raw = 15."""
+    density_shift: float = 0.0
+    """Added to the raw density."""
+    bottleneck: int | None = None
+    """Width of a linear layer without activation before the colour branch (None: no layer)."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden widths of the colour branch."""
+    bias: bool = False
+    """Whether the layers of the heads have biases."""
+    rgb_padding: float = 0.0
+    """Colour reaches this far beyond [0, 1], so that 0 and 1 can be met exactly."""
+
+    def __post_init__(self) -> None:
+        if self.bottleneck is not None and self.bottleneck < 1:
+            raise ValueError(f"bottleneck must be at least 1 or null, got {self.bottleneck}")
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden widths must be at least 1, got {self.hidden}")
+        if self.rgb_padding < 0:
+            raise ValueError(f"rgb_padding must not be negative, got {self.rgb_padding}")
+
+
+@register("radiance", kind="fields", config=RadianceConfig)
+class RadianceField(nn.Module):
+    """Density and view-dependent colour of points.
+
+    Density depends on position only; colour on the features there and the encoded direction,
+    features first. Time is accepted and ignored: this field is static.
+
+    Args:
+        config: The heads.
+        backbone: Positions in [-1, 1] to features.
+        contraction: ``"none"``: density is zero outside the box; ``"sphere"``: all of space is
+            folded into the box before the backbone sees it.
+        generator: CPU generator of the initial weights.
+    """
+
+    kind: ClassVar[str] = "fields"
+
+    def __init__(
+        self,
+        config: RadianceConfig,
+        backbone: Backbone,
+        contraction: Contraction = "none",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.contraction = contraction
+        self.backbone = backbone
+        width = backbone.out_dim
+        self.density_head = self.bottleneck = self.direction = None
+        if config.density == "linear":
+            self.density_head = linear(width, 1, config.bias, generator)
+        if config.bottleneck is not None:
+            self.bottleneck = linear(width, config.bottleneck, config.bias, generator)
+            width = config.bottleneck
+        if config.direction is not None:
+            self.direction = build("encodings", config.direction, in_dim=3, generator=generator)
+            width += self.direction.out_dim
+        self.colour_head = SmallMLP(width, config.hidden, 3, config.bias, generator)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*batch 3"],
+        d: Float[Tensor, "*#batch 3"] | None = None,
+        t: Float[Tensor, "*#batch"] | None = None,
+    ) -> RadianceSample:
+        """Density, colour and features at x.
+
+        Args:
+            x: Positions, scene-box units.
+            d: Unit directions the points are seen along, broadcast over x; None: see `colour`.
+            t: Time; ignored.
+        """
+        sigma, features = self.density_and_features(x)
+        return RadianceSample(sigma=sigma, rgb=self.colour(features, d), features=features)
+
+    def density(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Density at x, without the colour branch."""
+        return self.density_and_features(x)[0]
+
+    def features(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch F"]:
+        """The backbone's features at x (supervision level ``feature``)."""
+        if self.contraction == "none":
+            return self.backbone(x.clamp(-1, 1))
+        return self.backbone(contract(x, self.contraction))
+
+    def density_and_features(
+        self, x: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch F"]]:
+        """Density at x, and the features that `colour` takes."""
+        features = self.features(x)
+        raw = features if self.density_head is None else self.density_head(features)
+        shifted = raw[..., 0].to(x.dtype) + self.config.density_shift
+        sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
+        if self.contraction == "none":
+            sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
+        return sigma, features
+
+    def colour(
+        self, features: Float[Tensor, "*batch F"], d: Float[Tensor, "*#batch 3"] | None = None
+    ) -> Float[Tensor, "*batch 3"]:
+        """Colour of points with these features, seen along unit directions d.
+
+        Without directions their code is all zeros: no direction is preferred, and since codes
+        average to about zero over the sphere this is close to the mean over directions.
+        """
+        branch = features if self.bottleneck is None else self.bottleneck(features)
+        if self.direction is not None:
+            code = self._direction_code(features, d)
+            branch = torch.cat((branch, code.to(branch.dtype)), -1)
+        padding = self.config.rgb_padding
+        rgb = self.colour_head(branch).to(features.dtype).sigmoid()
+        return rgb * (1 + 2 * padding) - padding if padding else rgb
+
+    def _direction_code(self, features: Tensor, d: Tensor | None) -> Tensor:
+        shape = (*features.shape[:-1], self.direction.out_dim)
+        if d is None:
+            return features.new_zeros(shape)
+        return self.direction(d).expand(shape)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The backbone's groups and one of the heads, at base rate `lr`."""
+        inside = {id(p) for p in self.backbone.parameters()}
+        heads = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
+        return [*self.backbone.parameter_groups(lr), {"params": heads, "lr": lr}]
+
+    def regularisation(self) -> dict[str, Tensor]:
+        """The backbone's named penalties."""
+        return self.backbone.regularisation()
