@@ -148,6 +148,11 @@ def lookup(kind: str, name: str) -> Entry:
 
 def configure(kind: str, spec: Mapping[str, Any]) -> Any:
     """The config dataclass of a plain spec ``{"type": name, **settings}`` (None if it has none)."""
+    if not isinstance(spec.get("type"), str):
+        raise ConfigError(
+            f"a {KINDS[kind][0]} needs a 'type' beside its settings, got {dict(spec)}; "
+            f"known: {', '.join(names(kind))}"
+        )
     entry = lookup(kind, spec["type"])
     settings = {key: value for key, value in spec.items() if key != "type"}
     if entry.config is None:
