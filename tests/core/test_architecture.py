@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[2]
 CORE = {"polyfield"}
 MAY_IMPORT = {  # folder -> import names of design's table
@@ -65,6 +70,13 @@ def test_files_stay_readable_and_safe(path):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException")
             assert not broad, f"line {node.lineno} catches everything"
+
+
+def test_every_folder_with_code_is_packaged():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {p.parent.relative_to(ROOT) for p in SOURCES if p.name == "__init__.py"}
+    names = {".".join(("polyfield", *f.parts)).replace("polyfield.polyfield", "polyfield") for f in folders}
+    assert sorted(listed) == sorted(names)
 
 
 PUBLIC = [p for p in SOURCES if not p.name.startswith("_")]

@@ -9,14 +9,19 @@ import pytest
 from polyfield.errors import ConfigError
 from polyfield.training.policies import CentreCrop, HoldSamples, LearningRate
 from polyfield.training.settings import FitConfig
+from polyfield.training.state import FitState
 
 
-def state(config, **values):
-    defaults = {"step": 0, "fraction": 0.0, "rays": config.rays, "crop": 1.0, "last": {}}
+def state(config: FitConfig, step: int = 0, **values) -> FitState:
+    """A state without a model: policies of the schedule only look at the plain parts."""
+    made = FitState.__new__(FitState)
     groups = [{"base_lr": 2.0, "lr": 0.0}, {"base_lr": 0.5, "lr": 0.0}]
-    return SimpleNamespace(
-        config=config, optimiser=SimpleNamespace(param_groups=groups), **{**defaults, **values}
-    )
+    made.optimiser = SimpleNamespace(param_groups=groups)
+    made.config, made.step, made.seconds, made.rays = config, step, 0.0, config.rays
+    made.crop, made.last = 1.0, {}
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.0, 1.0), (0.5, 0.1**0.5), (1.0, 0.1), (2.0, 0.1)])
@@ -37,7 +42,7 @@ def test_warm_up_is_linear():
 
 
 def test_every_group_keeps_its_own_base_rate():
-    s = state(FitConfig(lr_final=0.1), fraction=1.0)
+    s = state(FitConfig(steps=10, lr_final=0.1), step=10)
     LearningRate().before_step(s)
     assert [g["lr"] for g in s.optimiser.param_groups] == pytest.approx([0.2, 0.05])
 

@@ -1,0 +1,169 @@
+"""The program as scripts use it: options, JSON on the last line, exit codes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "--downscale", "8", "--device", "cpu",
+    "--set", "backbone.levels=4", "--set", "backbone.log2_entries=12",
+    "--set", "backbone.max_resolution=64", "--set", "sampler.resolution=32",
+    "--set", "sampler.max_steps=64", "--set", "fit.rays=256", "--set", "fit.target_samples=4096",
+    "--set", "fit.checks=0", "--set", "fit.log_every=5",
+]  # fmt: skip
+SCENE = "sample:orrery"
+
+
+def polyfield(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "polyfield.apps", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, **options,
+    )  # fmt: skip
+
+
+def last_json(done: subprocess.CompletedProcess):
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 1, done.stdout + done.stderr
+    return json.loads(lines[-1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a run"
+    done = polyfield("fit", "--steps", "30", SCENE, "--json", "--out", out, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return out, last_json(done)
+
+
+def test_fit_prints_the_keys_of_the_contract(run):
+    out, result = run
+    keys = {"run", "steps", "seconds", "rays", "samples", "rays_per_second", "parameters", "bytes",
+            "backend", "loss"}  # fmt: skip
+    assert keys <= result.keys()
+    assert result["run"] == str(out)
+    assert result["steps"] == 30
+
+
+def test_eval_prints_the_keys_of_the_contract(run):
+    done = polyfield("eval", run[0], "--json", "--every", "10")
+    result = last_json(done)
+    keys = {"psnr", "ssim", "lpips", "lpips_reason", "views", "protocol", "seconds_per_view"}
+    assert keys <= result.keys()
+    assert {"name", "psnr", "ssim"} <= result["views"][0].keys()
+
+
+def test_render_writes_the_video_it_names(run, tmp_path):
+    done = polyfield("render", run[0], "--out", tmp_path / "o.mp4", "--frames", 2,
+                     "--width", 32, "--height", 32, "--json")  # fmt: skip
+    assert Path(last_json(done)["out"]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["backbones", "encodings", "fields", "renderers", "samplers",
+                                  "losses", "formats", "samples"])  # fmt: skip
+def test_list_describes_every_kind(kind):
+    rows = last_json(polyfield("list", kind, "--json"))
+    assert rows
+    assert all(row.keys() == {"name", "kind", "summary", "paper"} for row in rows)
+    assert all(row["summary"] for row in rows)
+
+
+def test_doctor_names_components_their_state_and_the_fix():
+    rows = last_json(polyfield("doctor", "--json"))
+    assert all(row.keys() == {"component", "status", "version", "fix"} for row in rows)
+    names = {row["component"] for row in rows}
+    assert {"torch", "numba", "open3d", "gradio", "nerfacc", "tinycudann", "cuda", "ffmpeg"} <= names
+    assert all(row["fix"] for row in rows if row["status"] in ("missing", "optional", "broken"))
+
+
+def test_data_reports_and_draws(tmp_path):
+    done = polyfield("data", SCENE, "--json", "--picture", tmp_path / "c.png")
+    report = last_json(done)
+    assert report["views"]
+    assert (tmp_path / "c.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fitt"], "did you mean 'fit'"),
+        (["fit", SCENE], "--out"),
+        (["fit", SCENE, "--out", "{tmp}/r", "--bakbone", "mlp"], "--backbone"),
+        (["fit", SCENE, "--out", "{tmp}/r", "--backbone", "hash-gird"], "did you mean 'hash-grid'"),
+        (["fit", SCENE, "--out", "{tmp}/r", "--minutes", "0"], "minutes"),
+        (["fit", SCENE, "--out", "{tmp}/r", "--set", "fit.lr"], "KEY=VALUE"),
+        (["fit", "{tmp}/nowhere", "--out", "{tmp}/r"], "nowhere"),
+        (["fit", "sample:orery", "--out", "{tmp}/r"], "did you mean 'orrery'"),
+        (["fit", "{tmp}", "--out", "{tmp}/r"], "{tmp}"),
+        (["eval", "{tmp}"], "is not a run"),
+        (["resume", "{tmp}"], "is not a run"),
+        (["render", "{tmp}", "--out", "{tmp}/o.mp4"], "is not a run"),
+        (["list", "backbone"], "did you mean 'backbones'"),
+        (["distill", "x", "--out", "y"], "not in version"),
+        (["export", "x", "--mesh", "y"], "not in version"),
+        (["view"], "not in version"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_code_two(tmp_path, arguments, message):
+    done = polyfield(*[a.format(tmp=tmp_path) for a in arguments])
+    assert done.returncode == 2, done.stderr
+    assert message.format(tmp=tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_error_with_json_is_one_object():
+    done = polyfield("list", "backbone", "--json")
+    assert last_json(done)["exit_code"] == done.returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_fit_resumes_to_the_uninterrupted_result(run, tmp_path, number):
+    import torch
+
+    from polyfield.run import RunDirectory
+
+    out = tmp_path / "cut"
+    save_often = ["--set", "fit.save_minutes=0.0001"]
+    command = [sys.executable, "-m", "polyfield.apps", "fit", SCENE, "--out", str(out), "--json"]
+    process = subprocess.Popen(
+        [*command, "--steps", "300", *SMALL, *save_often],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (out / "state.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130), stderr
+    if number != signal.SIGKILL:
+        assert "stopped at step" in json.loads(stdout.strip().splitlines()[-1])["error"]
+    at = RunDirectory(out).read_state()[1]["step"]
+    assert 0 < at < 300
+    assert polyfield("resume", out, "--json").returncode == 0
+    whole = tmp_path / "whole"
+    assert polyfield("fit", SCENE, "--out", whole, "--steps", "300", *SMALL).returncode == 0
+    for read in (lambda p: RunDirectory(p).read_weights()[0], lambda p: RunDirectory(p).read_state()[0]):
+        a, b = read(out), read(whole)
+        assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def test_fit_with_resume_starts_or_goes_on(tmp_path):
+    out = tmp_path / "run"
+    first = polyfield("fit", SCENE, "--out", out, "--steps", "5", "--resume", *SMALL, "--json")
+    again = polyfield("fit", SCENE, "--out", out, "--steps", "8", "--resume", *SMALL, "--json")
+    assert (last_json(first)["steps"], last_json(again)["steps"]) == (5, 8)
+
+
+def test_broken_pipes_are_quiet():
+    command = f"{sys.executable} -m polyfield.apps list backbones | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert "Traceback" not in done.stderr
