@@ -164,4 +164,5 @@ def configure(kind: str, spec: Mapping[str, Any]) -> Any:
 
 def build(kind: str, spec: Mapping[str, Any], **runtime: Any) -> Any:
     """Construct a component from a plain spec: ``target(config, **runtime)``."""
-    return lookup(kind, spec["type"]).target(configure(kind, spec), **runtime)
+    config = configure(kind, spec)
+    return lookup(kind, spec["type"]).target(config, **runtime)
