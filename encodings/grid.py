@@ -179,6 +179,7 @@ def hash_encode(
         table: The entries, of the dtype and device of x.
         layout: Geometry of the table.
     """
+    assert table.shape == (layout.entries, layout.features)
     dtype = str(x.dtype).removeprefix("torch.")
     if x.dtype != table.dtype:
         dtype = "mixed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numba
@@ -16,6 +17,7 @@ def jit(function: Callable) -> Callable:
     The machine code is kept next to the source, or in the user's cache folder where that is
     read-only; where neither can be written it is compiled anew in each process.
     """
+    function = inspect.unwrap(function)  # type checkers wrap what they check
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # numba's "no locator available": nowhere to keep the code
