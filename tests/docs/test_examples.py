@@ -1,0 +1,82 @@
+"""Every example runs as a user runs it, with a tiny budget."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+
+from polyfield.run import RunDirectory
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(name: str, *arguments: object, folder: Path) -> str:
+    """Standard output of an example that must succeed."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{name} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the examples are run from: not the repository."""
+    return tmp_path_factory.mktemp("a folder with spaces")
+
+
+@pytest.fixture(scope="module")
+def first(folder) -> tuple[Path, str]:
+    """The run that example 01 makes, and what it printed."""
+    text = run("01_fit_a_sample.py", "--steps", 8, "--downscale", 6, "--frames", 2, folder=folder)
+    return folder / "runs" / "01", text
+
+
+def test_01_leaves_a_run_with_scores_and_a_video(first):
+    path, text = first
+    assert RunDirectory(path).read_json("eval.json")["psnr"] > 0
+    assert "8 steps" in text and "2 test views" in text
+    assert len(iio.imread(path / "orbit.mp4")) == len(iio.imread(path / "orbit-depth.mp4")) == 2
+
+
+def test_02_prints_a_line_per_backbone(folder):
+    text = run("02_swap_the_backbone.py", "--steps", 2, "--downscale", 8, folder=folder)
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[0] for row in rows] == ["backbone", "hash-grid", "mlp"]
+    for name in ("hash-grid", "mlp"):
+        settings = RunDirectory(folder / "runs" / "02" / name).read_config()["settings"]
+        assert settings["backbone"]["type"] == name
+
+
+def test_03_fits_saves_and_loads_a_backbone_of_its_own(folder):
+    text = run("03_add_a_backbone.py", "runs/03", 3, 8, folder=folder)
+    settings = RunDirectory(folder / "runs" / "03").read_config()["settings"]
+    assert settings["backbone"] == {"type": "my-fourier", "frequencies": 64, "width": 32}
+    assert "steps=3" in text and "density of the saved run: tensor([" in text
+
+
+def test_03_stays_short():
+    lines = (EXAMPLES / "03_add_a_backbone.py").read_text("utf-8").splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 42
+
+
+def test_04_writes_two_pictures(first):
+    path, _ = first
+    run("04_render_in_python.py", path, "--size", 16, "--out", path / "mine", folder=path.parent)
+    assert iio.imread(path / "mine" / "picture.png").shape == (16, 16 + 4 + 16, 3)
+    assert iio.imread(path / "mine" / "slice.png").shape == (16, 16, 3)
+
+
+def test_every_example_is_listed_and_tested():
+    files = {path.name for path in EXAMPLES.glob("*.py")}
+    listed = set(re.findall(r"\((\d\d_\w+\.py)\)", (EXAMPLES / "README.md").read_text("utf-8")))
+    tested = set(re.findall(r'"(\d\d_\w+\.py)"', Path(__file__).read_text("utf-8")))
+    assert files == listed == tested
