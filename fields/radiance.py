@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield.config import Spec
+from polyfield.encodings.base import CoordinateMap
 from polyfield.encodings.contraction import Contraction, contract
-from polyfield.fields.base import Backbone, RadianceSample
+from polyfield.fields.base import RadianceSample
 from polyfield.fields.heads import DENSITY_ACTIVATIONS, SmallMLP, linear
 from polyfield.registry import build, register
 
@@ -74,7 +75,7 @@ class RadianceField(nn.Module):
     def __init__(
         self,
         config: RadianceConfig,
-        backbone: Backbone,
+        backbone: CoordinateMap,
         contraction: Contraction = "none",
         generator: torch.Generator | None = None,
     ):

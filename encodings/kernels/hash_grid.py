@@ -103,18 +103,22 @@ def _gather(table, index, weight, n, like, out):
     """out (n, F) = sum over corners of weight times entry."""
     corners, features = len(like[0]), len(like[1])
     for b in range(n):
-        if features == 1:
-            a = np.float32(0)
-            for c in range(corners):
-                a += weight[c, b] * table[index[c, b], 0]
-            out[b, 0] = a
-        elif features == 2:
+        if features == 2:  # the common widths, held in registers
             a0 = a1 = np.float32(0)
             for c in range(corners):
                 i, w = index[c, b], weight[c, b]
                 a0 += w * table[i, 0]
                 a1 += w * table[i, 1]
             out[b, 0], out[b, 1] = a0, a1
+        elif features == 4:
+            a0 = a1 = a2 = a3 = np.float32(0)
+            for c in range(corners):
+                i, w = index[c, b], weight[c, b]
+                a0 += w * table[i, 0]
+                a1 += w * table[i, 1]
+                a2 += w * table[i, 2]
+                a3 += w * table[i, 3]
+            out[b, 0], out[b, 1], out[b, 2], out[b, 3] = a0, a1, a2, a3
         else:
             for f in range(features):
                 out[b, f] = weight[0, b] * table[index[0, b], f]
