@@ -20,14 +20,14 @@ from polyfield.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
-# kind -> (singular, used in messages; package whose modules are imported on first look-up)
+# kind -> (singular, used in messages; module or package imported on first look-up)
 KINDS: Mapping[str, tuple[str, str]] = {
     "backbones": ("backbone", "polyfield.fields.backbones"),
     "encodings": ("encoding", "polyfield.encodings"),
     "fields": ("field", "polyfield.fields"),
     "renderers": ("renderer", "polyfield.renderers"),
     "samplers": ("sampler", "polyfield.renderers.samplers"),
-    "losses": ("loss", "polyfield.training"),
+    "losses": ("loss", "polyfield.training.losses"),
     "formats": ("format", "polyfield.data.formats"),
     "samples": ("sample", "polyfield.data.samples"),
 }
@@ -110,7 +110,7 @@ def _discover(kind: str) -> None:
         return
     _DISCOVERED.add(kind)
     package = importlib.import_module(KINDS[kind][1])
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+    for module in pkgutil.iter_modules(getattr(package, "__path__", []), package.__name__ + "."):
         if not module.ispkg:
             importlib.import_module(module.name)
     for point in entry_points(group=f"polyfield.{kind}"):

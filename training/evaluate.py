@@ -20,7 +20,7 @@ from polyfield.run import RunDirectory
 from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
 from polyfield.training.photos import background_colour, photo
-from polyfield.training.pictures import error_map, save_picture, side_by_side
+from polyfield.training.pictures import error_map, save_picture, side_by_side, stacked
 
 PROTOCOL = {
     "name": "polyfield-1",
@@ -28,6 +28,8 @@ PROTOCOL = {
     "psnr": "-10 log10(MSE) per view over pixels and channels, mean over views",
     "ssim": "11x11 Gaussian window, sigma 1.5, K 0.01/0.03, data range 1, valid windows",
 }
+
+SHOWN = 3  # views in side-by-side.png
 
 
 def evaluate(
@@ -69,16 +71,19 @@ def evaluate(
             f"{scene or config['scene']['path']} has no '{split}' views; "
             f"it has {', '.join(f'{k} ({len(v)})' for k, v in loaded.splits.items() if v)}"
         )
-    rows, seconds, lpips = [], 0.0, _lpips()
+    rows, shown, seconds, lpips = [], [], 0.0, _lpips()
     for view in views:
         row, took, pictures = evaluate_view(model, loaded, view, lpips)
         seconds += took
         rows.append(row)
         name = loaded.names[view].replace("/", "_").replace("\\", "_")
-        save_picture(directory.renders / f"eval-{split}" / f"{name}.png", side_by_side(pictures))
+        row_picture = side_by_side(pictures)
+        save_picture(directory.renders / f"eval-{split}" / f"{name}.png", row_picture)
+        if (len(rows) - 1) % max(1, len(views) // SHOWN) == 0:
+            shown.append(row_picture)
         if progress:
             progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
-    asked = {"downscale": loaded.options.downscale, "every": every, "views": len(rows)}
+    asked = {"downscale": downscale or config["settings"]["data"]["downscale"], "every": every, "views": len(rows)}
     result = {
         "run": str(run),
         "split": split,
@@ -86,6 +91,7 @@ def evaluate(
         "protocol": {**_protocol(loaded), **asked},
         "seconds_per_view": round(seconds / len(rows), 4),
     }
+    save_picture(directory.renders / "side-by-side.png", stacked(shown[:SHOWN]))
     directory.write_json("eval.json", result)
     return result
 

@@ -27,6 +27,7 @@ from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions, PosedImages
 from polyfield.errors import ConfigError, InputError, Interrupted, RunError, TrainingError
 from polyfield.registry import lookup
+from polyfield.renderers.cameras_plain import cameras_to_plain
 from polyfield.renderers.types import Rendered
 from polyfield.run import RunDirectory
 from polyfield.training.interrupt import StopRequest
@@ -104,7 +105,7 @@ def fit(
     _check_memory(loaded, state)
     run.create()
     run.write_config(_describe(scene, loaded, complete, target))
-    run.write_json("cameras.json", loaded.cameras_plain())
+    run.write_json("cameras.json", _cameras(loaded))
     return _train(run, loaded, state, progress)
 
 
@@ -195,6 +196,12 @@ def _describe(
             "python": platform.python_version(),
         },
     }
+
+
+def _cameras(scene: PosedImages) -> dict[str, Any]:
+    splits = {name: list(views) for name, views in scene.splits.items()}
+    cameras = cameras_to_plain(scene.cameras)
+    return {"cameras": cameras, "names": list(scene.names), "splits": splits}
 
 
 def _train(

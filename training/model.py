@@ -116,7 +116,8 @@ class Model(nn.Module):
 
     def sizes(self) -> dict[str, Any]:
         """Sizes of parts whose shapes differ from the config, by module name."""
-        found = {n: m.sizes() for n, m in self.named_modules() if hasattr(m, "sizes")}
+        parts = [(n, m) for n, m in self.named_modules() if m is not self]
+        found = {n: m.sizes() for n, m in parts if hasattr(m, "sizes")}
         return {name: value for name, value in found.items() if value}
 
     def load_tensors(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, Any]) -> None:

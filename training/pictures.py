@@ -50,7 +50,7 @@ def depth_map(depth: Float[Tensor, "h w"], opacity: Float[Tensor, "h w"]) -> Flo
 
 
 def side_by_side(
-    images: Sequence[Float[Tensor, "h w 3"]], gap: int = 4
+    images: Sequence[Float[Tensor, "h _w 3"]], gap: int = 4
 ) -> Float[Tensor, "h wide 3"]:
     """Images of one height in a row with white gaps."""
     white = torch.ones(images[0].shape[0], gap, 3)
@@ -58,6 +58,16 @@ def side_by_side(
     for image in images:
         row += [image.detach().cpu().float(), white]
     return torch.cat(row[:-1], dim=1)
+
+
+def stacked(images: Sequence[Float[Tensor, "_h _w 3"]], gap: int = 4) -> Float[Tensor, "tall wide 3"]:
+    """Images above each other with white gaps, padded with white to the widest."""
+    width = max(image.shape[1] for image in images)
+    rows: list[Tensor] = []
+    for image in images:
+        pad = torch.ones(image.shape[0], width - image.shape[1], 3)
+        rows += [torch.cat([image.cpu(), pad], dim=1), torch.ones(gap, width, 3)]
+    return torch.cat(rows[:-1])
 
 
 def save_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:

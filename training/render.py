@@ -16,6 +16,7 @@ from polyfield.config import from_plain
 from polyfield.data.scene import SceneTransform
 from polyfield.errors import ConfigError, InputError
 from polyfield.renderers.cameras import Cameras
+from polyfield.renderers.cameras_plain import cameras_from_plain
 from polyfield.renderers.paths import orbit_path, read_path, spiral_path
 from polyfield.run import RunDirectory
 from polyfield.training.model import Model, load
@@ -99,7 +100,7 @@ def _check(options: RenderOptions, out: Path) -> None:
 
 def _cameras(run: RunDirectory, config: dict[str, Any], options: RenderOptions) -> Cameras:
     stored = run.read_json("cameras.json")
-    cameras = Cameras.from_plain(stored["cameras"])
+    cameras = cameras_from_plain(stored["cameras"])
     if options.path in ("train", "test"):
         views = stored["splits"].get(options.path, [])
         if not views:

@@ -145,7 +145,7 @@ def test_rendering_falls_back_to_smaller_chunks(run, monkeypatch, caplog):
 
 
 def _rays(run):
-    from polyfield.renderers.cameras import Cameras
+    from polyfield.renderers.cameras_plain import cameras_from_plain
 
-    cameras = Cameras.from_plain(json.loads((run / "cameras.json").read_text())["cameras"])
+    cameras = cameras_from_plain(json.loads((run / "cameras.json").read_text())["cameras"])
     return cameras.image_rays(0)
