@@ -15,8 +15,8 @@ from polyfield.data.poses import facing
 from polyfield.data.prepare import Findings
 from polyfield.data.scene import LoadOptions
 from polyfield.errors import InputError
+from polyfield.renderers.boxes import clip_to_box
 from polyfield.renderers.cameras import Cameras
-from polyfield.renderers.types import Rays
 
 ALL = 0.95  # share of views from which on a fault is one of the scene, not of a view
 AXES_HINT = (
@@ -30,16 +30,8 @@ def sees_box(cameras: Cameras) -> Bool[Tensor, "views"]:
     fractions = torch.tensor([0.05, 0.5, 0.95], device=cameras.c2w.device)
     grid = torch.cartesian_prod(fractions, fractions)
     views = torch.arange(len(cameras), device=cameras.c2w.device)[:, None].expand(-1, len(grid))
-    return _meets_box(cameras.rays(views, grid * cameras.sizes[:, None, :])).any(dim=1)
-
-
-def _meets_box(rays: Rays) -> Tensor:
-    """Slab test over the rays' own range."""
-    safe = torch.where(rays.directions.abs() < 1e-9, 1e-9, rays.directions)
-    to = torch.stack([(-1 - rays.origins) / safe, (1 - rays.origins) / safe])
-    enter = torch.maximum(to.amin(0).amax(-1), rays.near)
-    leave = torch.minimum(to.amax(0).amin(-1), rays.far)
-    return enter < leave
+    inside = clip_to_box(cameras.rays(views, grid * cameras.sizes[:, None, :]))
+    return (inside.far > inside.near).any(dim=1)
 
 
 def check_sight(
@@ -57,7 +49,8 @@ def check_sight(
     outside = distance > 0.05  # panoramas stand in the centre and look at nothing in particular
     angle = facing(hints.c2w, centre)
     away = angle > math.pi / 2
-    if outside.any() and away[outside].mean() >= ALL and (outside.mean() > 0.5):
+    estimated = options.centre is None and options.scale is None
+    if estimated and outside.mean() > 0.5 and away[outside].mean() >= ALL:
         _looking_away(int(away.sum()), len(away), bounds, options, findings)
     seen = sees_box(cameras)
     missed = int((~seen).sum())

@@ -194,7 +194,8 @@ def _read_points_binary(path: Path) -> np.ndarray:
     for row in range(len(points)):
         _, *points[row] = reader.take("Q3d")
         reader.take("3Bd")
-        reader.at += reader.count(8) * 8
+        tracked = reader.count(8) * 8
+        reader.at += tracked
     return points
 
 
