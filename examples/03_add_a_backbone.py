@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import polyfield
+from polyfield.config import merge, parse_overrides
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import SmallMLP
 from polyfield.registry import build, register
@@ -41,8 +42,8 @@ class MyFourier(Backbone):
 
 
 if __name__ == "__main__":
-    out, steps, downscale = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    settings = {"backbone": {"type": "my-fourier", "width": 32}, "data": {"downscale": downscale}}
-    print(polyfield.fit("sample:orrery", out, steps=steps, settings=settings))
+    out, steps, *overrides = sys.argv[1:]
+    settings = merge({"backbone": {"type": "my-fourier"}}, parse_overrides(overrides))
+    print(polyfield.fit("sample:orrery", out, steps=int(steps), settings=settings))
     points = torch.linspace(-1, 1, 30).reshape(10, 3)
     print("density of the saved run:", polyfield.load(out, "cpu").field.density(points))

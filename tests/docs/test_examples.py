@@ -13,6 +13,9 @@ import pytest
 
 from polyfield.run import RunDirectory
 
+TINY = ("data.downscale=8", "fit.rays=128", "fit.checks=0", "sampler.type=stratified",
+        "sampler.samples=16")  # fmt: skip
+AS_OPTIONS = [part for pair in TINY for part in ("--set", pair)]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -36,7 +39,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder) -> tuple[Path, str]:
     """The run that example 01 makes, and what it printed."""
-    text = run("01_fit_a_sample.py", "--steps", 8, "--downscale", 6, "--frames", 2, folder=folder)
+    small = ("--steps", 8, "--frames", 2, "--size", 16, *AS_OPTIONS)
+    text = run("01_fit_a_sample.py", *small, folder=folder)
     return folder / "runs" / "01", text
 
 
@@ -48,7 +52,7 @@ def test_01_leaves_a_run_with_scores_and_a_video(first):
 
 
 def test_02_prints_a_line_per_backbone(folder):
-    text = run("02_swap_the_backbone.py", "--steps", 2, "--downscale", 8, folder=folder)
+    text = run("02_swap_the_backbone.py", "--steps", 2, *AS_OPTIONS, folder=folder)
     rows = [line.split() for line in text.splitlines()]
     assert [row[0] for row in rows] == ["backbone", "hash-grid", "mlp"]
     for name in ("hash-grid", "mlp"):
@@ -57,7 +61,7 @@ def test_02_prints_a_line_per_backbone(folder):
 
 
 def test_03_fits_saves_and_loads_a_backbone_of_its_own(folder):
-    text = run("03_add_a_backbone.py", "runs/03", 3, 8, folder=folder)
+    text = run("03_add_a_backbone.py", "runs/03", 3, "backbone.width=32", *TINY, folder=folder)
     settings = RunDirectory(folder / "runs" / "03").read_config()["settings"]
     assert settings["backbone"] == {"type": "my-fourier", "frequencies": 64, "width": 32}
     assert "steps=3" in text and "density of the saved run: tensor([" in text
@@ -73,6 +77,14 @@ def test_04_writes_two_pictures(first):
     run("04_render_in_python.py", path, "--size", 16, "--out", path / "mine", folder=path.parent)
     assert iio.imread(path / "mine" / "picture.png").shape == (16, 16 + 4 + 16, 3)
     assert iio.imread(path / "mine" / "slice.png").shape == (16, 16, 3)
+
+
+def test_05_lowers_the_loss_and_writes_a_picture(folder):
+    small = ("--steps", 25, "--rays", 128, "--downscale", 8)
+    text = run("05_your_own_loop.py", *small, folder=folder)
+    losses = [float(line.split()[-1]) for line in text.splitlines() if line.startswith("step")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert iio.imread(folder / "picture.png").shape == (22, 22 + 4 + 22, 3)
 
 
 def test_every_example_is_listed_and_tested():
