@@ -73,8 +73,8 @@ def spherical_harmonics(
         degree: Number of bands, 1 to 8.
 
     Example:
-        >>> spherical_harmonics(torch.tensor([0.0, 0.0, 1.0]), degree=2)
-        tensor([ 0.2821, -0.0000,  0.4886, -0.0000])
+        >>> spherical_harmonics(torch.tensor([0.0, 0.6, 0.8]), degree=2)
+        tensor([ 0.2821, -0.2932,  0.3909, -0.0000])
     """
     x, y, z = d.unbind(-1)
     q = _legendre(z, degree)

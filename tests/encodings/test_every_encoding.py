@@ -1,5 +1,8 @@
 """What holds for every registered encoding."""
 
+import doctest
+import importlib
+
 import pytest
 import torch
 
@@ -136,3 +139,9 @@ def test_harmonics_take_three_coordinates():
 def test_misspelt_encoding_gets_the_nearest_name():
     with pytest.raises(UnknownNameError, match="hash-grid"):
         build("encodings", {"type": "hashgrid"}, in_dim=3)
+
+
+@pytest.mark.parametrize("module", ["contraction", "frequency", "spherical_harmonics"])
+def test_examples_in_docstrings_hold(module):
+    found = doctest.testmod(importlib.import_module(f"polyfield.encodings.{module}"))
+    assert found.attempted > 0 and found.failed == 0
