@@ -1,0 +1,1 @@
+"""Small scenes that ship with the package: one module per scene, ``sample:NAME`` names it."""
