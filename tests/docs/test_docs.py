@@ -21,7 +21,9 @@ import pytest
 from polyfield._version import __version__
 from polyfield.apps.cli import COMMANDS, cli
 from polyfield.config import merge, parse_overrides
-from polyfield.registry import KINDS, lookup, names
+from polyfield.data.scene import SceneTransform
+from polyfield.registry import KINDS, entries, lookup, names
+from polyfield.renderers.paths import read_path
 from polyfield.training.settings import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,13 +54,14 @@ def prose(page: Path) -> str:
     return re.sub(r"^(```+).*?^\1\s*$", "", page.read_text("utf-8"), flags=re.M | re.S)
 
 
-def commands(page: Path) -> list[list[str]]:
-    """Every ``polyfield ...`` call of a page, in shell blocks and in inline code."""
+def commands(page: Path, inline: bool = True) -> list[list[str]]:
+    """Every ``polyfield ...`` call of a page, in shell blocks and (`inline`) in inline code."""
     lines = []
     for block in blocks(page):
         if block.language in ("bash", "console", "sh"):
             lines += block.text.replace("\\\n", " ").splitlines()
-    lines += re.findall(r"`(polyfield [^`]+)`", prose(page))
+    if inline:
+        lines += re.findall(r"`(polyfield [^`]+)`", prose(page))
     calls = [shlex.split(line.strip().removeprefix("$ "), comments=True) for line in lines]
     return [call[1:] for call in calls if call[:1] == ["polyfield"]]
 
@@ -67,6 +70,22 @@ def options(command: click.Command) -> dict[str, click.Parameter]:
     """Long option -> parameter."""
     own = [p for p in command.params if isinstance(p, click.Option)]
     return {flag: p for p in own for flag in (*p.opts, *p.secondary_opts)}
+
+
+def command_of(call: list[str]) -> click.Command:
+    """The sub-command that a call names."""
+    return cli.get_command(click.Context(cli), call[0])
+
+
+def positional(call: list[str], known: dict[str, click.Parameter]) -> list[str]:
+    """The arguments of a call that belong to no option."""
+    found, skip = [], False
+    for part in call[1:]:
+        if not skip and not part.startswith("-"):
+            found.append(part)
+        takes_value = part in known and not known[part].is_flag
+        skip = takes_value
+    return found
 
 
 def values(call: list[str], flag: str) -> list[str]:
@@ -158,7 +177,7 @@ def test_every_command_and_option_exists(page):
             assert call[0] in ("--help", "--version", "-h"), call
             continue
         assert call[0] in COMMANDS, f"unknown command in 'polyfield {shlex.join(call)}'"
-        known = options(cli.get_command(click.Context(cli), call[0]))
+        known = options(command_of(call))
         for part in call[1:]:
             if part.startswith("--"):
                 flag = part.partition("=")[0]
@@ -166,13 +185,15 @@ def test_every_command_and_option_exists(page):
 
 
 @by_name
-def test_every_required_option_is_given(page):
-    for call in commands(page):
-        if len(call) < 3 or call[0] not in COMMANDS:
+def test_every_command_that_can_be_copied_is_complete(page):
+    for call in commands(page, inline=False):
+        if call[0] not in COMMANDS:
             continue
-        known = options(cli.get_command(click.Context(cli), call[0]))
+        known = options(command_of(call))
         needed = {p.opts[0] for p in known.values() if p.required}
         assert needed <= {part.partition("=")[0] for part in call}, shlex.join(call)
+        arguments = [p for p in command_of(call).params if isinstance(p, click.Argument)]
+        assert len(positional(call, known)) == len(arguments), shlex.join(call)
 
 
 def named(call: list[str]) -> Iterator[tuple[str, str]]:
@@ -242,11 +263,30 @@ def test_modules_named_in_prose_exist(page):
             found = getattr(found, part)
 
 
-def test_json_blocks_are_json():
-    for page in PAGES:
-        for block in blocks(page):
-            if block.language == "json":
-                json.loads(block.text)
+def test_the_camera_path_on_the_page_can_be_read(tmp_path):
+    (example,) = [b.text for b in blocks(DOCS / "formats.md") if b.language == "json"]
+    (tmp_path / "path.json").write_text(example, encoding="utf-8")
+    cameras = read_path(tmp_path / "path.json", SceneTransform(scale=0.5))
+    assert cameras.sizes.tolist() == [[320, 240]] * 2
+    assert cameras.c2w[0, :, 3].tolist() == [0, -2, 0]
+    assert (-cameras.c2w[0, :, 2]).tolist() == [0, 1, 0], "it looks at the origin"
+    assert cameras.intrinsics[1, 0] > cameras.intrinsics[0, 0], "a smaller angle, a longer focus"
+
+
+def test_the_default_presets_are_those_the_settings_page_names():
+    text = page_text("settings")
+    assert "`cpu` on\na CPU, else `paper`" in text
+    assert resolve({}) == resolve({}, preset="cpu") != resolve({}, device="cuda")
+    assert resolve({}, device="cuda") == resolve({}, preset="paper")
+
+
+def test_every_component_with_settings_has_a_table_on_the_settings_page():
+    text = page_text("settings")
+    for kind in ("backbones", "fields", "renderers", "samplers"):
+        for entry in entries(kind):
+            if entry.config is not None:
+                path = f"{entry.config.__module__}:{entry.config.__name__}"
+                assert path in text, f"{entry.name}: add {path} to docs/settings.md"
 
 
 # The architecture page
