@@ -18,7 +18,18 @@ import click
 from polyfield._version import __version__
 from polyfield.errors import PolyfieldError, UnknownNameError
 
-COMMANDS = ("fit", "resume", "eval", "render", "data", "list", "doctor", "distill", "export", "view")
+COMMANDS = (
+    "fit",
+    "resume",
+    "eval",
+    "render",
+    "data",
+    "list",
+    "doctor",
+    "distill",
+    "export",
+    "view",
+)
 
 
 class LazyGroup(click.Group):

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-REQUIRED = ("torch", "numpy", "numba", "imageio", "pillow", "safetensors", "jaxtyping", "click", "tqdm")
+REQUIRED = (
+    "torch",
+    "numpy",
+    "numba",
+    "imageio",
+    "pillow",
+    "safetensors",
+    "jaxtyping",
+    "click",
+    "tqdm",
+)
 OPTIONAL = {  # module -> (distribution, what for, how to get it)
     "open3d": ("open3d", "meshes and point clouds", "pip install 'polyfield[mesh]'"),
     "gradio": ("gradio", "the viewer", "pip install 'polyfield[view]'"),
@@ -59,7 +69,9 @@ def _optional(module: str, distribution: str, purpose: str, fix: str) -> Row:
         return _row(module, "ok", version)
     if module == "open3d" and ("libusb" in problem or "libGL" in problem or "libX11" in problem):
         return _row(module, "broken", version, "apt-get install libusb-1.0-0 libgl1 libx11-6")
-    return _row(module, "broken", version, f"{problem}; reinstall it, or uninstall it to silence this")
+    return _row(
+        module, "broken", version, f"{problem}; reinstall it, or uninstall it to silence this"
+    )
 
 
 def _import_problem(module: str) -> str | None:
@@ -92,7 +104,9 @@ def _kernels() -> Row:
     try:
         import numba
     except ImportError as error:
-        return _row("cpu kernels", "broken", None, f"numba does not import ({error}); pip install -U numba")
+        return _row(
+            "cpu kernels", "broken", None, f"numba does not import ({error}); pip install -U numba"
+        )
     return _row("cpu kernels", "ok", f"numba {numba.__version__}")
 
 

@@ -40,11 +40,14 @@ def compose(*decorators: Callable) -> Callable:
     return lambda f: functools.reduce(lambda inner, d: d(inner), reversed(decorators), f)
 
 
-def set_threads(threads: int | None) -> None:
-    """Let torch (and with it the compiled kernels) use this many CPU threads."""
-    if threads is not None:
-        import torch
+def prepare_process(threads: int | None) -> None:
+    """Set up this process for heavy work: CPU threads of torch and of the compiled kernels."""
+    import torch
 
+    from polyfield.training.memory import keep_freed_memory
+
+    keep_freed_memory()
+    if threads is not None:
         torch.set_num_threads(threads)
 
 

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from polyfield.errors import ConfigError, MissingDependencyError, UnknownNameError
@@ -90,7 +90,7 @@ def resolve(op: str, *, device: str, dtype: str = "float32", second_order: bool 
     return _resolve(op, device, dtype, second_order, requested())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _resolve(op: str, device: str, dtype: str, second_order: bool, want: str) -> Choice:
     if op not in _IMPLEMENTATIONS:
         raise UnknownNameError("operation", op, _IMPLEMENTATIONS)

@@ -90,7 +90,9 @@ def _coerce_union(args: tuple, value: Any, where: str) -> Any:
             return _coerce(choice, value, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where} has no use for {value!r}; it takes {' or '.join(map(str, choices))}")
+    raise ConfigError(
+        f"{where} has no use for {value!r}; it takes {' or '.join(map(str, choices))}"
+    )
 
 
 def _coerce_tuple(args: tuple, value: Sequence, where: str) -> tuple:

@@ -23,7 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -83,7 +83,9 @@ def register(
     def decorate(target: T) -> T:
         actual = kind or getattr(target, "kind", None)
         if actual not in KINDS:
-            raise ConfigError(f"cannot register '{name}': kind {actual!r} is not one of {list(KINDS)}")
+            raise ConfigError(
+                f"cannot register '{name}': kind {actual!r} is not one of {list(KINDS)}"
+            )
         old = _ENTRIES.get((actual, name))
         if old is not None and _origin(old.target) != _origin(target):
             raise ConfigError(

@@ -129,7 +129,9 @@ class RunDirectory:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise InputError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from error
+            raise InputError(
+                f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}"
+            ) from error
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line cut short by a crash is left out."""

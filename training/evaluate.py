@@ -83,7 +83,11 @@ def evaluate(
             shown.append(row_picture)
         if progress:
             progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
-    asked = {"downscale": downscale or config["settings"]["data"]["downscale"], "every": every, "views": len(rows)}
+    asked = {
+        "downscale": downscale or config["settings"]["data"]["downscale"],
+        "every": every,
+        "views": len(rows),
+    }
     result = {
         "run": str(run),
         "split": split,

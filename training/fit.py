@@ -34,7 +34,7 @@ from polyfield.training.interrupt import StopRequest
 from polyfield.training.memory import available_bytes, is_out_of_memory
 from polyfield.training.model import Model, pick_device
 from polyfield.training.photos import background_colour, with_background
-from polyfield.training.policies import Policy, default_policies
+from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
 from polyfield.training.settings import FitConfig, resolve
 from polyfield.training.state import (
@@ -225,7 +225,9 @@ def _train(
             recorder.after_step(state, before)
             if stop.requested:
                 recorder.save(state)
-                raise Interrupted(f"stopped at step {state.step}; 'polyfield resume {run.path}' goes on")
+                raise Interrupted(
+                    f"stopped at step {state.step}; 'polyfield resume {run.path}' goes on"
+                )
     recorder.save(state)
     return _finish(run, state)
 
@@ -301,8 +303,8 @@ def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:
     if not values:
         save_state(run, state)
     raise TrainingError(
-        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the last "
-        "good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
+        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the "
+        "last good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
     )
 
 

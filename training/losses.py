@@ -70,7 +70,7 @@ def interlevel(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
 
 @register("distortion", kind="losses", paper="Barron et al. 2022")
 def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
-    """Sum w_i w_j |m_i - m_j| + 1/3 sum w_i^2 delta_i per ray, in ray distance normalised by far."""
+    """Spread of the weights along each ray, in ray distance normalised by far (equation 15)."""
     weights, intervals = rendered.extras["weights"], rendered.extras["intervals"]
     far = intervals.per_ray(batch.rays.far).clamp_min(1e-6)
     per_ray = distortion_loss(

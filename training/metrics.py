@@ -49,7 +49,9 @@ def ssim(prediction: Float[Tensor, "h w c"], truth: Float[Tensor, "h w c"]) -> f
     """
     h, w, channels = prediction.shape
     if min(h, w) < 11:
-        raise InputError(f"SSIM needs images of at least 11x11 pixels, got {w}x{h}; evaluate larger")
+        raise InputError(
+            f"SSIM needs images of at least 11x11 pixels, got {w}x{h}; evaluate larger"
+        )
     x = prediction.double().permute(2, 0, 1)[:, None]
     y = truth.double().permute(2, 0, 1)[:, None]
     window = gaussian_window().to(x)

@@ -29,7 +29,10 @@ class Model(nn.Module):
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], contraction: str, generator: torch.Generator | None = None
+        self,
+        settings: Mapping[str, Any],
+        contraction: str,
+        generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.settings = settings
@@ -105,7 +108,9 @@ class Model(nn.Module):
         parts = halving_on_out_of_memory(render_chunk, len(flat), chunk)
         names = parts[0] if parts else {}
         return {
-            name: torch.cat([p[name] for p in parts]).reshape(*rays.shape, *parts[0][name].shape[1:])
+            name: torch.cat([p[name] for p in parts]).reshape(
+                *rays.shape, *parts[0][name].shape[1:]
+            )
             for name in names
         }
 
@@ -141,7 +146,8 @@ class Model(nn.Module):
         if problems:
             raise RunError(
                 f"the weights do not match the run's config ({'; '.join(problems[:3])}"
-                f"{', ...' if len(problems) > 3 else ''}); config.json and the weights are of different runs"
+                f"{', ...' if len(problems) > 3 else ''}); "
+                "config.json and the weights are of different runs"
             )
         self.load_state_dict(dict(tensors))
 

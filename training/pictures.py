@@ -60,7 +60,9 @@ def side_by_side(
     return torch.cat(row[:-1], dim=1)
 
 
-def stacked(images: Sequence[Float[Tensor, "_h _w 3"]], gap: int = 4) -> Float[Tensor, "tall wide 3"]:
+def stacked(
+    images: Sequence[Float[Tensor, "_h _w 3"]], gap: int = 4
+) -> Float[Tensor, "tall wide 3"]:
     """Images above each other with white gaps, padded with white to the widest."""
     width = max(image.shape[1] for image in images)
     rows: list[Tensor] = []

@@ -108,14 +108,14 @@ def _cameras(run: RunDirectory, config: dict[str, Any], options: RenderOptions) 
         chosen = cameras[torch.tensor(views[: options.frames])]
     elif options.path in PATHS:
         make = {"orbit": orbit_path, "spiral": spiral_path}[options.path]
-        chosen = make(cameras[torch.tensor(stored["splits"]["train"])], options.frames, config["up"])
+        chosen = make(
+            cameras[torch.tensor(stored["splits"]["train"])], options.frames, config["up"]
+        )
     elif Path(options.path).suffix == ".json":
         transform = from_plain(SceneTransform, config["transform"], "transform")
         chosen = read_path(Path(options.path), transform, near=cameras.near, far=cameras.far)
     else:
-        raise ConfigError(
-            f"--path takes {', '.join(PATHS)} or a JSON file, got '{options.path}'"
-        )
+        raise ConfigError(f"--path takes {', '.join(PATHS)} or a JSON file, got '{options.path}'")
     return _sized(chosen, options)
 
 

@@ -66,8 +66,13 @@ class FitConfig:
     """Minutes of wall clock between saves."""
 
     def __post_init__(self) -> None:
-        positive = {"rays": self.rays, "max_rays": self.max_rays, "lr": self.lr,
-                    "log_every": self.log_every, "save_minutes": self.save_minutes}
+        positive = {
+            "rays": self.rays,
+            "max_rays": self.max_rays,
+            "lr": self.lr,
+            "log_every": self.log_every,
+            "save_minutes": self.save_minutes,
+        }
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -150,7 +155,12 @@ def _fitting(layer: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, An
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"renderer": "renderers", "field": "fields", "backbone": "backbones", "sampler": "samplers"}
+    kinds = {
+        "renderer": "renderers",
+        "field": "fields",
+        "backbone": "backbones",
+        "sampler": "samplers",
+    }
     for section, kind in kinds.items():
         if section in settings:
             spec = settings[section]

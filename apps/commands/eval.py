@@ -12,7 +12,7 @@ from polyfield.apps.options import (
     device_option,
     emit,
     json_option,
-    set_threads,
+    prepare_process,
     threads_option,
 )
 
@@ -26,7 +26,7 @@ from polyfield.apps.options import (
 @compose(device_option, threads_option, json_option)
 def command(run: Path, **options: Any) -> None:
     """Render the held-out views of RUN, score them, and write eval.json and pictures."""
-    set_threads(options["threads"])
+    prepare_process(options["threads"])
     from polyfield.training.evaluate import evaluate
 
     result = evaluate(

@@ -14,8 +14,8 @@ from polyfield.apps.options import (
     device_option,
     emit,
     json_option,
+    prepare_process,
     set_option,
-    set_threads,
     threads_option,
 )
 
@@ -38,7 +38,7 @@ def command(scene: str, out: Path, **options: Any) -> None:
 
     Ctrl-C saves the run and leaves; 'polyfield resume RUN' goes on exactly where it was.
     """
-    set_threads(options["threads"])
+    prepare_process(options["threads"])
     from polyfield.apps.progress import FitProgress
     from polyfield.run import RunDirectory
     from polyfield.training.fit import fit, resume

@@ -12,7 +12,7 @@ from polyfield.apps.options import (
     device_option,
     emit,
     json_option,
-    set_threads,
+    prepare_process,
     threads_option,
 )
 
@@ -30,7 +30,7 @@ from polyfield.apps.options import (
 @compose(device_option, threads_option, json_option)
 def command(run: Path, out: Path, **options: Any) -> None:
     """Render RUN along a camera path: colour, and depth beside it."""
-    set_threads(options["threads"])
+    prepare_process(options["threads"])
     from polyfield.training.render import RenderOptions, render
 
     names = ("path", "frames", "width", "height", "fps", "depth")

@@ -15,7 +15,7 @@ from polyfield.apps.options import (
     device_option,
     emit,
     json_option,
-    set_threads,
+    prepare_process,
     threads_option,
 )
 
@@ -28,7 +28,7 @@ def command(run: Path, **options: Any) -> None:
 
     A larger total --minutes or --steps extends a finished run.
     """
-    set_threads(options["threads"])
+    prepare_process(options["threads"])
     from polyfield.apps.progress import FitProgress
     from polyfield.training.fit import resume
 

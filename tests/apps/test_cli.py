@@ -16,7 +16,7 @@ SMALL = [
     "--downscale", "8", "--device", "cpu",
     "--set", "backbone.levels=4", "--set", "backbone.log2_entries=12",
     "--set", "backbone.max_resolution=64", "--set", "sampler.resolution=32",
-    "--set", "sampler.max_steps=64", "--set", "fit.rays=256", "--set", "fit.target_samples=4096",
+    "--set", "sampler.steps=64", "--set", "fit.rays=256", "--set", "fit.target_samples=4096",
     "--set", "fit.checks=0", "--set", "fit.log_every=5",
 ]  # fmt: skip
 SCENE = "sample:orrery"
@@ -79,7 +79,16 @@ def test_doctor_names_components_their_state_and_the_fix():
     rows = last_json(polyfield("doctor", "--json"))
     assert all(row.keys() == {"component", "status", "version", "fix"} for row in rows)
     names = {row["component"] for row in rows}
-    assert {"torch", "numba", "open3d", "gradio", "nerfacc", "tinycudann", "cuda", "ffmpeg"} <= names
+    assert {
+        "torch",
+        "numba",
+        "open3d",
+        "gradio",
+        "nerfacc",
+        "tinycudann",
+        "cuda",
+        "ffmpeg",
+    } <= names
     assert all(row["fix"] for row in rows if row["status"] in ("missing", "optional", "broken"))
 
 
@@ -151,7 +160,10 @@ def test_a_stopped_fit_resumes_to_the_uninterrupted_result(run, tmp_path, number
     assert polyfield("resume", out, "--json").returncode == 0
     whole = tmp_path / "whole"
     assert polyfield("fit", SCENE, "--out", whole, "--steps", "300", *SMALL).returncode == 0
-    for read in (lambda p: RunDirectory(p).read_weights()[0], lambda p: RunDirectory(p).read_state()[0]):
+    for read in (
+        lambda p: RunDirectory(p).read_weights()[0],
+        lambda p: RunDirectory(p).read_state()[0],
+    ):
         a, b = read(out), read(whole)
         assert [k for k in a if not torch.equal(a[k], b[k])] == []
 

@@ -68,14 +68,20 @@ def test_files_stay_readable_and_safe(path):
             modules = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
             assert not {"pickle", "dill", "joblib"} & {m.split(".")[0] for m in modules}
         if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException")
+            broad = node.type is None or getattr(node.type, "id", "") in (
+                "Exception",
+                "BaseException",
+            )
             assert not broad, f"line {node.lineno} catches everything"
 
 
 def test_every_folder_with_code_is_packaged():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {p.parent.relative_to(ROOT) for p in SOURCES if p.name == "__init__.py"}
-    names = {".".join(("polyfield", *f.parts)).replace("polyfield.polyfield", "polyfield") for f in folders}
+    names = {
+        ".".join(("polyfield", *f.parts)).replace("polyfield.polyfield", "polyfield")
+        for f in folders
+    }
     assert sorted(listed) == sorted(names)
 
 
@@ -97,12 +103,24 @@ def run(code: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-HEAVY = ("torch", "numba", "numpy", "open3d", "gradio", "nerfacc", "tinycudann", "imageio", "triton")
+HEAVY = (
+    "torch",
+    "numba",
+    "numpy",
+    "open3d",
+    "gradio",
+    "nerfacc",
+    "tinycudann",
+    "imageio",
+    "triton",
+)
 
 
 @pytest.mark.parametrize("action", ["import polyfield", "import polyfield; polyfield.__version__"])
 def test_importing_polyfield_loads_nothing_heavy(action):
-    code = f"{action}\nimport sys, json; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    code = (
+        f"{action}\nimport sys, json; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    )
     assert run(code) == []
 
 

@@ -13,9 +13,15 @@ from polyfield.errors import ConfigError, MissingDependencyError, UnknownNameErr
 def operation(monkeypatch):
     monkeypatch.setattr(backend, "_IMPLEMENTATIONS", {})
     backend._resolve.cache_clear()
-    implement(Implementation("add", "torch", "operator:add", dtypes=("float32", "float64"), second_order=True))
+    implement(
+        Implementation(
+            "add", "torch", "operator:add", dtypes=("float32", "float64"), second_order=True
+        )
+    )
     implement(Implementation("add", "fast", "operator:sub", devices=("cpu",), priority=5))
-    implement(Implementation("add", "absent", "operator:mul", requires=("no_such_package",), priority=9))
+    implement(
+        Implementation("add", "absent", "operator:mul", requires=("no_such_package",), priority=9)
+    )
     yield
     backend._resolve.cache_clear()
 
@@ -39,7 +45,10 @@ def test_a_backend_can_be_forced():
 
 
 def test_forcing_an_absent_package_says_what_to_install():
-    with using("absent"), pytest.raises(MissingDependencyError, match="pip install no_such_package"):
+    with (
+        using("absent"),
+        pytest.raises(MissingDependencyError, match="pip install no_such_package"),
+    ):
         resolve("add", device="cpu")
 
 

@@ -69,7 +69,9 @@ def test_unknown_setting_is_an_unknown_name():
 
 
 def test_overrides_nest_and_read_json_values():
-    parsed = parse_overrides(["fit.rays=64", "fit.lr=5e-3", "backbone.type=mlp", "a.b.c=[1, 2]", "x=null"])
+    parsed = parse_overrides(
+        ["fit.rays=64", "fit.lr=5e-3", "backbone.type=mlp", "a.b.c=[1, 2]", "x=null"]
+    )
     assert parsed == {
         "fit": {"rays": 64, "lr": 5e-3}, "backbone": {"type": "mlp"},
         "a": {"b": {"c": [1, 2]}}, "x": None,

@@ -27,8 +27,9 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write .*a\.txt: No space left on device"), replacing(
-        tmp_path / "a.txt"
+    with (
+        pytest.raises(InputError, match=r"cannot write .*a\.txt: No space left on device"),
+        replacing(tmp_path / "a.txt"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []

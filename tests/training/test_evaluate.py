@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     settings = {
         "data": {"downscale": 4},
         "backbone": {"levels": 6, "log2_entries": 13, "max_resolution": 128},
-        "sampler": {"resolution": 32, "max_steps": 64},
+        "sampler": {"resolution": 32, "steps": 64},
         "fit": {"rays": 1024, "target_samples": 16384, "checks": 0},
     }
     fit(SCENE, out, steps=150, settings=settings, device="cpu")

@@ -18,7 +18,7 @@ SCENE = "sample:orrery"
 SMALL = {
     "data": {"downscale": 8},
     "backbone": {"levels": 4, "log2_entries": 12, "max_resolution": 64},
-    "sampler": {"resolution": 32, "max_steps": 64},
+    "sampler": {"resolution": 32, "steps": 64},
     "fit": {"rays": 256, "target_samples": 4096, "log_every": 5, "checks": 2},
 }
 
@@ -69,7 +69,10 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp
     out, _ = finished
     fit(SCENE, tmp_path / "same", steps=40, settings=SMALL, device="cpu")
     fit(SCENE, tmp_path / "other", steps=40, settings={**SMALL, "seed": 1}, device="cpu")
-    ours, same = RunDirectory(out).read_weights()[0], RunDirectory(tmp_path / "same").read_weights()[0]
+    ours, same = (
+        RunDirectory(out).read_weights()[0],
+        RunDirectory(tmp_path / "same").read_weights()[0],
+    )
     other = RunDirectory(tmp_path / "other").read_weights()[0]
     assert all(torch.equal(ours[k], same[k]) for k in ours)
     assert not all(torch.equal(ours[k], other[k]) for k in ours)
@@ -96,7 +99,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert caught.value.exit_code == 130
     monkeypatch.undo()
     resume(tmp_path / "cut", device="cpu")
-    for read in (lambda p: RunDirectory(p).read_weights()[0], lambda p: RunDirectory(p).read_state()[0]):
+    for read in (
+        lambda p: RunDirectory(p).read_weights()[0],
+        lambda p: RunDirectory(p).read_state()[0],
+    ):
         whole, cut = read(out), read(tmp_path / "cut")
         assert whole.keys() == cut.keys()
         different = [k for k in whole if not torch.equal(whole[k], cut[k])]

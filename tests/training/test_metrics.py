@@ -13,7 +13,9 @@ from polyfield.training.metrics import Lpips, gaussian_window, psnr, round_to_8_
 
 
 def test_a_uniform_error_of_a_tenth_is_twenty_decibels():
-    assert psnr(torch.full((4, 5, 3), 0.3), torch.full((4, 5, 3), 0.4)) == pytest.approx(20.0, abs=1e-5)
+    assert psnr(torch.full((4, 5, 3), 0.3), torch.full((4, 5, 3), 0.4)) == pytest.approx(
+        20.0, abs=1e-5
+    )
 
 
 def test_identical_images_have_infinite_psnr_and_unit_ssim(generator):
@@ -35,7 +37,9 @@ def naive_ssim(x: np.ndarray, y: np.ndarray) -> float:
                 vb = (window * (b - mb) ** 2).sum()
                 cov = (window * (a - ma) * (b - mb)).sum()
                 scores.append(
-                    (2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
+                    (2 * ma * mb + 1e-4)
+                    * (2 * cov + 9e-4)
+                    / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
                 )
     return float(np.mean(scores))
 

@@ -24,7 +24,9 @@ def state(config: FitConfig, step: int = 0, **values) -> FitState:
     return made
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 1.0), (0.5, 0.1**0.5), (1.0, 0.1), (2.0, 0.1)])
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.0, 1.0), (0.5, 0.1**0.5), (1.0, 0.1), (2.0, 0.1)]
+)
 def test_rate_decays_exponentially_to_its_final_factor(fraction, expected):
     assert LearningRate.factor(FitConfig(lr_final=0.1), 10**6, fraction) == pytest.approx(expected)
 
