@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from polyfield.config import from_plain
 from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions, PosedImages, SceneTransform
-from polyfield.errors import ConfigError, InputError, MissingDependencyError
+from polyfield.errors import ConfigError, MissingDependencyError, UnknownNameError
 from polyfield.run import RunDirectory
 from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
@@ -29,6 +29,7 @@ PROTOCOL = {
     "ssim": "11x11 Gaussian window, sigma 1.5, K 0.01/0.03, data range 1, valid windows",
 }
 
+SPLITS = ("train", "val", "test")
 SHOWN = 3  # views in side-by-side.png
 
 
@@ -58,31 +59,19 @@ def evaluate(
 
     Raises:
         InputError: The scene has no such views.
+        ConfigError: A name or number is wrong.
     """
     if every < 1:
         raise ConfigError(f"--every takes a whole number from 1 up, got {every}")
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
     directory = RunDirectory(run)
     config = directory.read_config()
     model = load(run, device)
     loaded = load_for_run(config, scene, split, downscale)
-    views = loaded.splits.get(split, ())[::every]
-    if not views:
-        raise InputError(
-            f"{scene or config['scene']['path']} has no '{split}' views; "
-            f"it has {', '.join(f'{k} ({len(v)})' for k, v in loaded.splits.items() if v)}"
-        )
-    rows, shown, seconds, lpips = [], [], 0.0, _lpips()
-    for view in views:
-        row, took, pictures = evaluate_view(model, loaded, view, lpips)
-        seconds += took
-        rows.append(row)
-        name = loaded.names[view].replace("/", "_").replace("\\", "_")
-        row_picture = side_by_side(pictures)
-        save_picture(directory.renders / f"eval-{split}" / f"{name}.png", row_picture)
-        if (len(rows) - 1) % max(1, len(views) // SHOWN) == 0:
-            shown.append(row_picture)
-        if progress:
-            progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
+    views = loaded.splits[split][::every]
+    folder = directory.renders / f"eval-{split}"
+    rows, seconds, lpips = _evaluate_views(model, loaded, views, folder, progress or _silent)
     asked = {
         "downscale": downscale or config["settings"]["data"]["downscale"],
         "every": every,
@@ -95,9 +84,35 @@ def evaluate(
         "protocol": {**_protocol(loaded), **asked},
         "seconds_per_view": round(seconds / len(rows), 4),
     }
-    save_picture(directory.renders / "side-by-side.png", stacked(shown[:SHOWN]))
     directory.write_json("eval.json", result)
     return result
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _evaluate_views(
+    model: Model,
+    scene: PosedImages,
+    views: Sequence[int],
+    folder: Path,
+    progress: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], float, Lpips | str]:
+    """Rows, seconds of rendering, and how LPIPS was (or was not) computed; writes pictures."""
+    rows, shown, seconds, lpips = [], [], 0.0, _lpips()
+    for view in views:
+        row, took, pictures = evaluate_view(model, scene, view, lpips)
+        seconds += took
+        rows.append(row)
+        name = scene.names[view].replace("/", "_").replace("\\", "_")
+        beside = side_by_side(pictures)
+        save_picture(folder / f"{name}.png", beside)
+        if (len(rows) - 1) % max(1, len(views) // SHOWN) == 0:
+            shown.append(beside)
+        progress(f"{row['name']}: PSNR {_db(row['psnr'])}  SSIM {row['ssim']:.4f}")
+    save_picture(folder.parent / "side-by-side.png", stacked(shown[:SHOWN]))
+    return rows, seconds, lpips
 
 
 def _protocol(scene: PosedImages) -> dict[str, Any]:

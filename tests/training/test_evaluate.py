@@ -57,7 +57,7 @@ def test_evaluation_at_another_size_says_so(run):
 
 
 def test_a_split_that_is_not_there_is_named(run):
-    with pytest.raises(InputError, match="no 'val' views; it has train"):
+    with pytest.raises(InputError, match="no views for val; it has"):
         evaluate(run, split="val")
 
 
