@@ -78,6 +78,24 @@ def _looking_away(
     )
 
 
+def check_points(cameras: Cameras, points: Tensor | None, findings: Findings) -> None:
+    """Warn when the scene's own points fall into no image: points and poses do not fit."""
+    if points is None or cameras.ndc:
+        return
+    some = points[:: -(-len(points) // 300)].to(cameras.c2w.device)
+    seen = torch.zeros(len(some), dtype=torch.bool, device=some.device)
+    for view in range(len(cameras)):
+        views = torch.full((len(some),), view, dtype=torch.int64, device=some.device)
+        xy, z = cameras.project(views, some)
+        seen |= (z > 0) & (xy >= 0).all(dim=1) & (xy <= cameras.sizes[view]).all(dim=1)
+    share = float(seen.float().mean())
+    if share < 0.5:
+        findings.warnings.append(
+            f"only {share:.0%} of the scene's points fall into any image, so points and poses do "
+            "not belong together; check that quaternions are written w, x, y, z"
+        )
+
+
 def check_depths(depths: RaggedStore | None, bounds: Bounds, findings: Findings) -> None:
     """Warn when measured depths lie far outside the scene: a unit was mistaken."""
     medians = [f["median"] for f in (depths.figures if depths else ()) if f["median"] is not None]

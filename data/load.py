@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from polyfield.data.bounds import Bounds, Hints, scene_bounds
-from polyfield.data.checks import check_depths, check_sight
+from polyfield.data.checks import check_depths, check_points, check_sight
 from polyfield.data.detect import Detected, detect
 from polyfield.data.prepare import Findings, Ready, prepare, some
 from polyfield.data.scene import (
@@ -62,6 +62,8 @@ def load_scene(
     bounds = scene_bounds(hints, options, transform)
     cameras = make_cameras(ready, bounds, options)
     check_sight(cameras, hints, bounds, options, findings)
+    points = _points(description, bounds)
+    check_points(cameras, points, findings)
     check_depths(stores.depths, bounds, findings)
     place = {view: i for i, view in enumerate(chosen)}
     return PosedImages(
@@ -79,7 +81,7 @@ def load_scene(
         content_hash=key,
         masks=stores.masks,
         depths=stores.depths,
-        points=_points(description, bounds),
+        points=points,
         times=_times(ready, chosen),
         sharpness=tuple(ready[i].view.sharpness for i in chosen),
     )

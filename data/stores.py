@@ -142,12 +142,11 @@ def _joined(pixels: np.ndarray, alpha_path: Path) -> np.ndarray:
 def _alpha_figures(pixels: np.ndarray) -> dict[str, Any]:
     """Share of transparent pixels; half-transparent ones, and how many cannot be premultiplied."""
     alpha = pixels[..., 3]
-    partial_alpha = (alpha > 0) & (alpha < 255)
-    bright = pixels[..., :3].max(axis=2) > alpha
+    soft = pixels[(alpha > 0) & (alpha < 255)]
     return {
         "transparent": float((alpha < 128).mean()),
-        "partial": int(partial_alpha.sum()),
-        "straight": int((partial_alpha & bright).sum()),
+        "partial": len(soft),
+        "straight": int((soft[:, :3].max(axis=1) > soft[:, 3]).sum()),
     }
 
 

@@ -252,3 +252,11 @@ def test_colmaps_mask_folder_is_read(colmap):
 def test_ndc_needs_a_depth_and_says_so(colmap):
     with pytest.raises(InputError, match=r"data\.near"):
         load_scene(colmap(), LoadOptions(ndc=True))
+
+
+def test_points_and_poses_that_do_not_fit_are_noticed(colmap):
+    points = np.random.default_rng(0).normal(size=(300, 3)) * 0.3
+    folder = colmap(points=points)
+    assert not any("belong together" in w for w in load_scene(folder).report.warnings)
+    away = load_scene(colmap(points=points + [0.0, 0.0, 90.0]))
+    assert any("do not belong together" in w for w in away.report.warnings)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from polyfield.data.batches import PixelSource
 from polyfield.data.load import load_scene
 from polyfield.data.scene import PosedImages
 from polyfield.data.write import write_colmap, write_llff, write_nerf_synthetic
@@ -89,3 +90,27 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, capture):
         write_nerf_synthetic(scene, tmp_path / "b")
     with pytest.raises(InputError, match="k3"):
         write_colmap(scene, tmp_path / "c")
+
+
+@pytest.mark.parametrize("write", [write_colmap, write_llff, write_nerf_synthetic])
+def test_the_shipped_sample_survives_every_format(tmp_path, write):
+    whole = load_scene("sample:orrery", only=("test",))
+    write(whole, tmp_path / "out")
+    again = load_scene(tmp_path / "out")
+    assert_same(whole, again, [(i, i) for i in range(len(whole))])
+
+
+def test_the_samples_depths_agree_between_neighbouring_views():
+    scene = load_scene("sample:orrery", only=("test",))
+    pixels = PixelSource(scene, (0,)).sample(4000, torch.Generator().manual_seed(0))
+    hit = pixels.targets["depth"] > 0
+    points = pixels.rays.origins + pixels.targets["depth"][:, None] * pixels.rays.directions
+    away = (scene.cameras.c2w[:, :, 3] - scene.cameras.c2w[0, :, 3]).norm(dim=1)
+    neighbour = int(away.argsort()[1])
+    xy, z = scene.cameras.project(torch.full_like(pixels.views, neighbour), points)
+    width, height = scene.cameras.sizes[neighbour].tolist()
+    column, row = xy[:, 0].long().clamp(0, width - 1), xy[:, 1].long().clamp(0, height - 1)
+    stored = scene.depth(neighbour)[row, column]
+    both = hit & (stored > 0)
+    assert both.sum() > 500
+    assert (stored - z)[both].abs().median() < 0.01
