@@ -157,7 +157,8 @@ class OccupancyGrid(Sampler):
         return torch.where(seen, self.occupancy, 0).sum() / seen.sum().clamp(min=1)
 
     def _threshold(self) -> None:
-        limit = self._mean().clamp(max=self.config.threshold)
+        # A shade under the mean: rounding must not empty a grid whose cells are all alike.
+        limit = (self._mean() * (1 - 1e-4)).clamp(max=self.config.threshold)
         seen = self.occupancy >= 0
         occupied = (self.occupancy >= limit) & seen
         if self.config.dilate:
