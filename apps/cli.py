@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Polyfield: fit a scene, try another representation, look at the result.
 
-    Start with: polyfield fit sample:still-life --out runs/first --minutes 2
+    Start with: polyfield fit sample:orrery --out runs/first --minutes 2
     """
 
 

@@ -70,8 +70,7 @@ def register(
     Args:
         name: What the user types, lower case with hyphens.
         kind: One of `KINDS`; taken from the class attribute `kind` when not given.
-        config: Frozen dataclass of settings; taken from the class attribute `Config`-less
-            classes as None.
+        config: Frozen dataclass of settings; None for a component that has none.
         paper: Short citation shown by ``polyfield list``.
         presets: Preset name -> nested plain settings (sections of the run configuration).
         **traits: Facts that other parts may ask for.

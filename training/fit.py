@@ -36,7 +36,7 @@ from polyfield.training.model import Model, pick_device
 from polyfield.training.photos import background_colour, with_background
 from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
-from polyfield.training.settings import FitConfig, resolve
+from polyfield.training.settings import FitConfig, complete, resolve
 from polyfield.training.state import (
     FitState,
     load_state,
@@ -47,6 +47,7 @@ from polyfield.training.state import (
 
 logger = logging.getLogger("polyfield")
 SMALLEST_BATCH = 64
+RESUMABLE = {"fit", "losses", "backend"}
 
 
 @dataclass(frozen=True)
@@ -114,22 +115,36 @@ def resume(
     *,
     minutes: float | None = None,
     steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> FitResult:
     """Go on with an interrupted run; a larger total budget may be given to extend a finished one.
 
+    Args:
+        out: Run directory.
+        minutes: New total budget in minutes, or
+        steps: in steps.
+        settings: Changes to the sections ``fit`` and ``losses`` or to ``backend``.
+        device: Where to train.
+        progress: Called with every row of figures.
+
     Raises:
+        ConfigError: `settings` touch what is already built.
         RunError: Not a run, nothing saved yet, or the scene has changed since.
     """
     run = RunDirectory(out)
     config = run.read_config()
-    settings = config["settings"]
+    frozen = set(settings or {}) - RESUMABLE
+    if frozen:
+        raise ConfigError(f"a resumed run takes new {sorted(RESUMABLE)}, not {sorted(frozen)}")
+    settings = merge(config["settings"], settings or {})
     if minutes is not None or steps is not None:
         settings = merge(settings, {"fit": {"minutes": minutes, "steps": steps}})
     loaded = load_scene(config["scene"]["path"], from_plain(LoadOptions, settings["data"], "data"))
     if loaded.content_hash != config["scene"]["content_hash"]:
         raise RunError(f"{config['scene']['path']} has changed since {run.path} was made; fit anew")
+    settings = complete(settings)
     state = _new_state(settings, loaded, pick_device(device))
     load_state(run, state)
     run.truncate_metrics(state.step)

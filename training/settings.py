@@ -116,7 +116,7 @@ def resolve(
         layers = [own[name] for name in chosen if name in own] + layers
     base = {kind: {"type": name} for kind, name in types.items()}
     base |= {"fit": {}, "data": {}, "losses": {"mse": 1.0}, **VALUES}
-    return _complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
+    return complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
 
 
 def _component_types(user: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +154,12 @@ def _fitting(layer: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+def complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with every default filled in and every name and value checked.
+
+    Raises:
+        UnknownNameError, ConfigError: A name or value is wrong.
+    """
     kinds = {
         "renderer": "renderers",
         "field": "fields",

@@ -16,25 +16,28 @@ from polyfield.apps.options import (
     emit,
     json_option,
     prepare_process,
+    set_option,
     threads_option,
 )
 
 
 @click.command("resume", short_help="Go on with an interrupted fit.")
 @click.argument("run", type=click.Path(path_type=Path))
-@compose(budget_options, device_option, threads_option, json_option)
+@compose(budget_options, set_option, device_option, threads_option, json_option)
 def command(run: Path, **options: Any) -> None:
     """Go on with RUN exactly where it was stopped.
 
-    A larger total --minutes or --steps extends a finished run.
+    A larger total --minutes or --steps extends a finished run; --set takes fit.* and losses.*.
     """
     prepare_process(options["threads"])
     from polyfield.apps.progress import FitProgress
+    from polyfield.config import parse_overrides
     from polyfield.training.fit import resume
 
     with FitProgress() as progress:
         result = resume(
             run, minutes=options["minutes"], steps=options["steps"],
+            settings=parse_overrides(options["overrides"]),
             device=options["device"], progress=progress,
         )  # fmt: skip
     emit(asdict(result), options["as_json"], describe(result))

@@ -69,10 +69,14 @@ PRESETS = {
     "paper": {
         "backbone": {"levels": 16, "features": 2, "log2_entries": 19, "max_resolution": 2048},
         "field": _NGP_HEADS,
+        "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
+        "fit": {"rays": 4096, "target_samples": 262144, "weight_decay": 1e-6, "lr_final": 0.0333},
     },
     "cpu": {
         "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
         "field": _NGP_HEADS,
+        "sampler": {"type": "occupancy-grid", "resolution": 64, "steps": 256},
+        "fit": {"rays": 512, "target_samples": 65536, "lr": 1e-2, "lr_final": 0.03},
     },
 }
 

@@ -56,10 +56,13 @@ _NERF_HEADS = {
     "hidden": [128],
     "bias": True,
 }
+_NERF_FIT = {"betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1}
 PRESETS = {
     "paper": {
         "backbone": {"encoding": _frequencies(), "width": 256, "depth": 8, "skips": [4]},
         "field": _NERF_HEADS,
+        "sampler": {"type": "hierarchical", "coarse_samples": 64, "fine_samples": 128},
+        "fit": {**_NERF_FIT, "rays": 1024, "lr": 5e-4, "crop_steps": 500},
     },
     "cpu": {
         "backbone": {
@@ -77,6 +80,8 @@ PRESETS = {
             "bottleneck": None,
             "hidden": [64],
         },
+        "sampler": {"type": "hierarchical"},
+        "fit": {**_NERF_FIT, "rays": 1024, "lr": 1e-3, "crop_steps": 100},
     },
 }
 

@@ -117,6 +117,16 @@ def test_a_finished_run_can_be_extended(finished, tmp_path):
     assert rows(tmp_path / "run")[-1]["step"] == 20
 
 
+def test_a_resumed_run_takes_a_new_rate_but_no_new_backbone(tmp_path):
+    fit(SCENE, tmp_path / "run", steps=4, settings=SMALL, device="cpu")
+    resume(tmp_path / "run", steps=8, settings={"fit": {"lr": 1e-5}}, device="cpu")
+    assert rows(tmp_path / "run")[-1]["lr"] < 1e-5
+    with pytest.raises(ConfigError, match="not \\['backbone'\\]"):
+        resume(tmp_path / "run", steps=9, settings={"backbone": {"levels": 3}}, device="cpu")
+    with pytest.raises(ConfigError, match="did you mean 'lr'"):
+        resume(tmp_path / "run", steps=9, settings={"fit": {"l": 3}}, device="cpu")
+
+
 def test_minutes_end_on_time(tmp_path):
     result = fit(SCENE, tmp_path / "run", minutes=0.05, settings=SMALL, device="cpu")
     assert 2.9 < result.seconds < 6
