@@ -17,6 +17,10 @@ from polyfield.renderers.spacing import Spacing, bounded, dense_intervals, dista
 from polyfield.renderers.types import Rays, Samples
 from polyfield.renderers.volume import positions
 
+# NerfAcc's proposal backbones: a few coarse levels, enough to say where things are.
+_SMALL = {"type": "hash-grid", "levels": 5, "log2_entries": 17, "max_resolution": 128}
+_SECOND = {**_SMALL, "max_resolution": 256}
+
 
 @dataclass(frozen=True)
 class ProposalConfig:
@@ -68,12 +72,20 @@ def trains_proposals(step: int, every: int, warmup: int) -> bool:
     paper="Barron et al. 2022; Li et al. 2023",
     presets={
         "cpu": {
-            "sampler": {"proposal_samples": [64], "samples": 32},
+            "sampler": {"proposals": [_SMALL], "proposal_samples": [64], "samples": 32},
             "losses": {"mse": 1.0, "interlevel": 1.0},
         },
-        "paper": {"losses": {"mse": 1.0, "interlevel": 1.0}},
+        "paper": {
+            "sampler": {"proposals": [_SMALL], "proposal_samples": [128], "samples": 64},
+            "losses": {"mse": 1.0, "interlevel": 1.0},
+        },
         "unbounded": {
-            "sampler": {"spacing": "disparity"},
+            "sampler": {
+                "proposals": [_SMALL, _SECOND],
+                "proposal_samples": [128, 64],
+                "samples": 48,
+                "spacing": "disparity",
+            },
             "losses": {"interlevel": 1.0, "distortion": 0.01},
         },
     },

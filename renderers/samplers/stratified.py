@@ -41,7 +41,12 @@ def stratified_intervals(
     return dense_intervals(distances(s, rays.near, rays.far, spacing))
 
 
-@register("stratified", config=StratifiedConfig, paper="Mildenhall et al. 2020")
+@register(
+    "stratified",
+    config=StratifiedConfig,
+    paper="Mildenhall et al. 2020",
+    presets={"unbounded": {"sampler": {"spacing": "disparity"}}},
+)
 class Stratified(Sampler):
     """Even intervals between near and far, cut to the box in bounded scenes.
 

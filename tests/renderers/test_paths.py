@@ -149,3 +149,18 @@ def test_half_turns_interpolate_to_rotations():
     path = interpolate_path(keys, 5)
     assert torch.allclose(torch.linalg.det(path.c2w[:, :, :3]), torch.ones(5), atol=1e-5)
     assert torch.allclose(path.c2w[-1, :, :3], flip, atol=1e-5)
+
+
+def test_rotations_take_the_short_way():
+    g = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(40, 3, 3, generator=g))
+    q = q * torch.sign(torch.linalg.det(q))[:, None, None]
+
+    def angle(a, b):
+        return (((a.transpose(-1, -2) @ b).diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).acos()
+
+    keys = pinhole_cameras(torch.cat([q, torch.zeros(40, 3, 1)], -1), INTRINSICS, (100, 80))
+    middle = interpolate_path(keys, 79).c2w[1::2, :, :3]
+    whole = angle(q[:-1], q[1:])
+    assert torch.allclose(angle(q[:-1], middle), whole / 2, atol=1e-3)
+    assert torch.allclose(angle(middle, q[1:]), whole / 2, atol=1e-3)

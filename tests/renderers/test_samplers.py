@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from polyfield.errors import ConfigError
-from polyfield.registry import build, names
+from polyfield.registry import build, configure, entries, names
 from polyfield.renderers.boxes import clip_to_box
 from polyfield.renderers.pdf import interlevel_loss
 from polyfield.renderers.samplers.proposal import anneal_exponent, trains_proposals
@@ -197,6 +197,16 @@ def test_untrained_steps_give_weights_without_gradient(make_learned, make_rays):
     sampler.update(field, 1005, generator())
     (_, weights), *_ = sampler(make_rays(3), field).extras["proposals"]
     assert weights.requires_grad
+
+
+def test_presets_hold_settings_that_exist():
+    for entry in entries("samplers"):
+        for preset in entry.presets.values():
+            config = configure("samplers", {"type": entry.name, **preset.get("sampler", {})})
+            for spec in getattr(config, "proposals", ()):
+                if spec is not None:
+                    configure("backbones", spec)
+            assert preset.get("losses", {}).keys() <= set(names("losses"))
 
 
 @pytest.mark.parametrize(
