@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,7 +42,12 @@ def compose(*decorators: Callable) -> Callable:
 
 
 def prepare_process(threads: int | None) -> None:
-    """Set up this process for heavy work: CPU threads of torch and of the compiled kernels."""
+    """Set up this process for heavy work, before torch is loaded.
+
+    Threads of torch and of the compiled kernels; waiting threads sleep instead of spinning, or a
+    second busy program on the machine slows every operation down tenfold and more.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from polyfield.training.memory import keep_freed_memory

@@ -6,47 +6,38 @@ run was stopped. Both save on Ctrl-C and SIGTERM.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from polyfield import backend
 from polyfield._version import __version__
 from polyfield.config import from_plain, merge, to_plain
-from polyfield.data.batches import Batch, PixelSource
+from polyfield.data.batches import PixelSource
 from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions, PosedImages
-from polyfield.errors import ConfigError, InputError, Interrupted, RunError, TrainingError
+from polyfield.errors import ConfigError, InputError, Interrupted, RunError
 from polyfield.registry import lookup
 from polyfield.renderers.cameras_plain import cameras_to_plain
-from polyfield.renderers.types import Rendered
 from polyfield.run import RunDirectory
 from polyfield.training.interrupt import StopRequest
-from polyfield.training.memory import available_bytes, is_out_of_memory
+from polyfield.training.memory import available_bytes
 from polyfield.training.model import Model, pick_device
-from polyfield.training.photos import background_colour, with_background
 from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
 from polyfield.training.settings import FitConfig, complete, resolve
-from polyfield.training.state import (
-    FitState,
-    load_state,
-    make_generators,
-    make_optimiser,
-    save_state,
-)
+from polyfield.training.state import FitState, load_state, make_generators, make_optimiser
+from polyfield.training.step import train_step
 
 logger = logging.getLogger("polyfield")
-SMALLEST_BATCH = 64
 RESUMABLE = {"fit", "losses", "backend"}
 
 
@@ -223,10 +214,12 @@ def _train(
     run: RunDirectory, scene: PosedImages, state: FitState, progress: Progress | None
 ) -> FitResult:
     policies, recorder = default_policies(), Recorder(run, scene, progress)
+    config = run.read_config()
     source = PixelSource(scene, "train", device=state.model.device)
     for policy in policies:
         policy.check(state)
-    with StopRequest() as stop, backend.using(state.model.settings["backend"]):
+    with _logging_to(run), StopRequest() as stop, backend.using(state.model.settings["backend"]):
+        _announce(scene, state)
         clock = time.monotonic()
         while not state.finished:
             before = state.fraction
@@ -238,6 +231,10 @@ def _train(
             state.seconds += time.monotonic() - clock
             clock = time.monotonic()
             recorder.after_step(state, before)
+            if "backends" not in config:
+                config |= {"backends": backend.choices()}
+                run.write_config(config)
+                logger.info("backends: %s", _told(backend.choices()))
             if stop.requested:
                 recorder.save(state)
                 raise Interrupted(
@@ -247,86 +244,38 @@ def _train(
     return _finish(run, state)
 
 
-def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: RunDirectory) -> None:
-    """One optimisation step; halves the batch and tries again when memory runs out."""
-    while True:
-        try:
-            loss, figures = _forward_backward(state, source, scene)
-            break
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
-                raise
-        state.optimiser.zero_grad(set_to_none=True)
-        state.rays //= 2
-        logger.warning("out of memory: going on with %d rays per step", state.rays)
-    _check_finite(state, loss, run)
-    if state.config.clip is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
-    state.optimiser.step()
-    state.step += 1
-    state.last = figures
-    state.add(rays=figures["rays"], samples=figures["samples"], row_steps=1,
-              row_loss=figures["loss"], row_mse=figures["mse"])  # fmt: skip
+@contextlib.contextmanager
+def _logging_to(run: RunDirectory) -> Iterator[None]:
+    """Copy what is logged inside the block to the run's log.txt."""
+    handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
-def _forward_backward(
-    state: FitState, source: PixelSource, scene: PosedImages
-) -> tuple[Tensor, dict[str, float]]:
-    batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
-    random = state.generator if scene.background == "random" else None
-    batch = with_background(batch, background_colour(scene), random)
-    precision = torch.bfloat16 if state.config.precision == "bfloat16" else None
-    with torch.autocast(state.model.device.type, precision, enabled=precision is not None):
-        rendered = state.model(batch.rays, batch.targets["background"], state.generator)
-    loss = total_loss(rendered, batch, state.model)
-    state.optimiser.zero_grad(set_to_none=True)
-    if loss.requires_grad:
-        loss.backward()
-    with torch.no_grad():
-        mse = (rendered.rgb.float() - batch.targets["rgb"]).square().mean()
-    figures = {
-        "loss": float(loss.detach()),
-        "mse": float(mse),
-        "rays": len(batch.rays),
-        "samples": int(rendered.extras.get("samples", 0)),
-    }
-    return loss, figures
+def _announce(scene: PosedImages, state: FitState) -> None:
+    for warning in scene.report.warnings:
+        logger.warning("%s", warning)
+    counts = ", ".join(f"{len(views)} {name}" for name, views in scene.splits.items() if views)
+    settings = state.model.settings
+    logger.info(
+        "%s (%s): %s views; %s with %s parameters, %s renderer, on %s%s",
+        scene.name, scene.report.format, counts, settings["backbone"]["type"],
+        f"{state.model.parameter_count:,}", settings["renderer"]["type"], state.model.device,
+        f", from step {state.step}" if state.step else "",
+    )  # fmt: skip
 
 
-def total_loss(rendered: Rendered, batch: Batch, model: Model) -> Tensor:
-    """Weighted sum of the run's losses, a scalar."""
-    terms = [
-        weight * lookup("losses", name).target(rendered, batch, model.field)
-        for name, weight in model.settings["losses"].items()
-        if weight
-    ]
-    return sum(terms, rendered.rgb.new_zeros(()))
-
-
-def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:
-    bad = [] if math.isfinite(state_loss := float(loss.detach())) else [f"the loss ({state_loss})"]
-    if not bad and state.step % 16:
-        return
-    bad += [
-        f"the gradient of {name}"
-        for name, p in state.model.named_parameters()
-        if p.grad is not None and not bool(torch.isfinite(p.grad.sum()))
-    ]
-    if not bad:
-        return
-    values = [n for n, p in state.model.named_parameters() if not bool(torch.isfinite(p).all())]
-    if not values:
-        save_state(run, state)
-    raise TrainingError(
-        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the "
-        "last good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
-    )
+def _told(choices: Mapping[str, Mapping[str, str]]) -> str:
+    return ", ".join(f"{op} by {c['backend']} ({c['reason']})" for op, c in choices.items())
 
 
 def _finish(run: RunDirectory, state: FitState) -> FitResult:
     rows = [row for row in run.metrics() if "loss" in row]
-    config = run.read_config()
-    run.write_config({**config, "backends": backend.choices()})
     result = FitResult(
         run=str(run.path),
         steps=state.step,

@@ -11,6 +11,7 @@ import torch
 from polyfield.errors import ConfigError, InputError, RunError, TrainingError
 from polyfield.run import RunDirectory
 from polyfield.training import fit as fit_module
+from polyfield.training import step as step_module
 from polyfield.training.fit import fit, resume
 from polyfield.training.model import load
 
@@ -204,7 +205,7 @@ def test_an_unknown_preset_names_the_nearest(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(tmp_path, monkeypatch):
-    total_loss = fit_module.total_loss
+    total_loss = step_module.total_loss
     calls = []
 
     def poisoned(rendered, batch, model):
@@ -212,7 +213,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(tmp_path, mo
         loss = total_loss(rendered, batch, model)
         return loss * float("nan") if len(calls) == 9 else loss
 
-    monkeypatch.setattr(fit_module, "total_loss", poisoned)
+    monkeypatch.setattr(step_module, "total_loss", poisoned)
     with pytest.raises(TrainingError, match=r"step 8: the loss \(nan\)"):
         fit(SCENE, tmp_path / "run", steps=20, settings=SMALL, device="cpu")
     monkeypatch.undo()
@@ -236,14 +237,14 @@ def test_parameters_that_are_not_numbers_are_named(tmp_path, monkeypatch):
 
 
 def test_running_out_of_memory_halves_the_batch_and_says_so(tmp_path, monkeypatch, caplog):
-    forward_backward = fit_module._forward_backward
+    forward_backward = step_module._forward_backward
 
     def hungry(state, *arguments):
         if state.rays > 128:
             raise MemoryError
         return forward_backward(state, *arguments)
 
-    monkeypatch.setattr(fit_module, "_forward_backward", hungry)
+    monkeypatch.setattr(step_module, "_forward_backward", hungry)
     settings = {**SMALL, "fit": {**SMALL["fit"], "target_samples": None}}
     with caplog.at_level("WARNING", "polyfield"):
         result = fit(SCENE, tmp_path / "run", steps=5, settings=settings, device="cpu")

@@ -1,0 +1,99 @@
+"""One optimisation step: rays, rendering, loss, gradients, update."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+from polyfield.data.batches import Batch, PixelSource
+from polyfield.data.scene import PosedImages
+from polyfield.errors import TrainingError
+from polyfield.registry import lookup
+from polyfield.renderers.types import Rendered
+from polyfield.run import RunDirectory
+from polyfield.training.memory import is_out_of_memory
+from polyfield.training.model import Model
+from polyfield.training.photos import background_colour, with_background
+from polyfield.training.state import FitState, save_state
+
+logger = logging.getLogger("polyfield")
+SMALLEST_BATCH = 64
+
+
+def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: RunDirectory) -> None:
+    """One optimisation step; halves the batch and tries again when memory runs out."""
+    while True:
+        try:
+            loss, figures = _forward_backward(state, source, scene)
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
+                raise
+        state.optimiser.zero_grad(set_to_none=True)
+        state.rays //= 2
+        logger.warning("out of memory: going on with %d rays per step", state.rays)
+    _check_finite(state, loss, run)
+    if state.config.clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
+    state.optimiser.step()
+    state.step += 1
+    state.last = figures
+    state.add(rays=figures["rays"], samples=figures["samples"], row_steps=1,
+              row_loss=figures["loss"], row_mse=figures["mse"])  # fmt: skip
+
+
+def _forward_backward(
+    state: FitState, source: PixelSource, scene: PosedImages
+) -> tuple[Tensor, dict[str, float]]:
+    batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
+    random = state.generator if scene.background == "random" else None
+    batch = with_background(batch, background_colour(scene), random)
+    precision = torch.bfloat16 if state.config.precision == "bfloat16" else None
+    with torch.autocast(state.model.device.type, precision, enabled=precision is not None):
+        rendered = state.model(batch.rays, batch.targets["background"], state.generator)
+    loss = total_loss(rendered, batch, state.model)
+    state.optimiser.zero_grad(set_to_none=True)
+    if loss.requires_grad:
+        loss.backward()
+    with torch.no_grad():
+        mse = (rendered.rgb.float() - batch.targets["rgb"]).square().mean()
+    figures = {
+        "loss": float(loss.detach()),
+        "mse": float(mse),
+        "rays": len(batch.rays),
+        "samples": int(rendered.extras.get("samples", 0)),
+    }
+    return loss, figures
+
+
+def total_loss(rendered: Rendered, batch: Batch, model: Model) -> Tensor:
+    """Weighted sum of the run's losses, a scalar."""
+    terms = [
+        weight * lookup("losses", name).target(rendered, batch, model.field)
+        for name, weight in model.settings["losses"].items()
+        if weight
+    ]
+    return sum(terms, rendered.rgb.new_zeros(()))
+
+
+def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:
+    bad = [] if math.isfinite(state_loss := float(loss.detach())) else [f"the loss ({state_loss})"]
+    if not bad and state.step % 16:
+        return
+    bad += [
+        f"the gradient of {name}"
+        for name, p in state.model.named_parameters()
+        if p.grad is not None and not bool(torch.isfinite(p.grad.sum()))
+    ]
+    if not bad:
+        return
+    values = [n for n, p in state.model.named_parameters() if not bool(torch.isfinite(p).all())]
+    if not values:
+        save_state(run, state)
+    raise TrainingError(
+        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the "
+        "last good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
+    )
