@@ -90,8 +90,8 @@ def fit(
         raise RunError(f"{run.path} holds a run already; resume it, or choose another folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
-    resolve(user, preset=preset, device=target.type)  # names and values, before anything is read
-    loaded = load_scene(scene, from_plain(LoadOptions, user.get("data", {}), "data"))
+    first = resolve(user, preset=preset, device=target.type)  # checks all before anything is read
+    loaded = load_scene(scene, from_plain(LoadOptions, first["data"], "data"))
     complete = resolve(user, preset=preset, unbounded=not loaded.bounded, device=target.type)
     state = _new_state(complete, loaded, target)
     _check_memory(loaded, state)

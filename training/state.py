@@ -49,7 +49,7 @@ class FitState:
         """Whether the budget is spent."""
         return self.fraction >= 1.0
 
-    def add(self, **values: float) -> None:
+    def add(self, **values: float | int) -> None:
         """Add to the running totals."""
         for name, value in values.items():
             self.totals[name] = self.totals.get(name, 0) + value

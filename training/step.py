@@ -47,7 +47,7 @@ def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: Ru
 
 def _forward_backward(
     state: FitState, source: PixelSource, scene: PosedImages
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, float | int]]:
     batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
     random = state.generator if scene.background == "random" else None
     batch = with_background(batch, background_colour(scene), random)

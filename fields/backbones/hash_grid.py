@@ -74,9 +74,18 @@ PRESETS = {
     },
     "cpu": {
         "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
-        "field": _NGP_HEADS,
-        "sampler": {"type": "occupancy-grid", "resolution": 64, "steps": 256},
-        "fit": {"rays": 512, "target_samples": 65536, "lr": 1e-2, "lr_final": 0.03},
+        "field": {**_NGP_HEADS, "hidden": [64], "density_shift": -1.0},
+        # one look at the density a step, and colour only where light arrives
+        "renderer": {"type": "volume", "early_stop_eps": 0.01},
+        "sampler": {
+            "type": "occupancy-grid",
+            "resolution": 64,
+            "steps": 256,
+            "early_stop_eps": 0.0,
+        },
+        # random backgrounds keep transparent pixels from being filled with white fog
+        "data": {"background": "random"},
+        "fit": {"rays": 512, "target_samples": 32768, "lr": 2e-2, "lr_final": 0.03},
     },
 }
 
