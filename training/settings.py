@@ -19,6 +19,7 @@ from polyfield.registry import configure, lookup, names
 DEFAULT_BACKBONE = "hash-grid"
 DEFAULT_RENDERER = "volume"
 DEFAULT_SAMPLER = "occupancy-grid"
+UNBOUNDED_SAMPLER = "proposal"
 SECTIONS = ("data", "renderer", "field", "backbone", "sampler", "fit", "losses")
 VALUES = {"backend": "auto", "seed": 0, "threads": None}
 BACKENDS = ("auto", "torch", "numba")
@@ -111,7 +112,8 @@ def resolve(
         raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
     layers = [known[name] for name in chosen if name in known]
     if lookup("renderers", types["renderer"]).traits.get("sampled", False):
-        types["sampler"] = _sampler_type(user, layers)
+        default = UNBOUNDED_SAMPLER if unbounded else DEFAULT_SAMPLER
+        types["sampler"] = _sampler_type(user, layers, default)
         own = lookup("samplers", types["sampler"]).presets
         layers = [own[name] for name in chosen if name in own] + layers
     base = {kind: {"type": name} for kind, name in types.items()}
@@ -136,8 +138,7 @@ def _type(user: Mapping[str, Any], section: str, default: str) -> str:
     return value.get("type", default)
 
 
-def _sampler_type(user: Mapping[str, Any], layers: list) -> str:
-    default = DEFAULT_SAMPLER
+def _sampler_type(user: Mapping[str, Any], layers: list, default: str) -> str:
     for layer in layers:
         default = layer.get("sampler", {}).get("type", default)
     return _type(user, "sampler", default)

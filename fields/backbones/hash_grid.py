@@ -87,6 +87,7 @@ PRESETS = {
         "data": {"background": "random"},
         "fit": {"rays": 512, "target_samples": 32768, "lr": 2e-2, "lr_final": 0.03},
     },
+    "unbounded": {"sampler": {"type": "proposal"}},
 }
 
 

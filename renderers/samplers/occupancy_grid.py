@@ -70,7 +70,11 @@ class OccupancyGridConfig:
     "occupancy-grid",
     config=OccupancyGridConfig,
     paper="Müller et al. 2022; Li et al. 2023",
-    presets={"paper": {"sampler": {"resolution": 128, "steps": 1024}}},
+    presets={
+        "paper": {"sampler": {"resolution": 128, "steps": 1024}},
+        # 1/256 asks for over a thousand steps a ray before the grid knows what is empty
+        "unbounded": {"sampler": {"cone_angle": 0.03}},
+    },
 )
 class OccupancyGrid(Sampler):
     """Packed samples in the occupied cells of a grid over the contracted scene box.
