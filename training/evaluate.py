@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from polyfield.config import from_plain
@@ -27,6 +28,7 @@ PROTOCOL = {
     "rounding": "prediction and truth to 8 bits",
     "psnr": "-10 log10(MSE) per view over pixels and channels, mean over views",
     "ssim": "11x11 Gaussian window, sigma 1.5, K 0.01/0.03, data range 1, valid windows",
+    "masks": "PSNR without ignored pixels; SSIM and LPIPS with the photo in their place",
 }
 
 SPLITS = ("train", "val", "test")
@@ -156,9 +158,11 @@ def evaluate_view(
     rendered = model.render(scene.cameras.image_rays(view), background)["rgb"].cpu()
     seconds = time.monotonic() - start
     prediction, truth = round_to_8_bits(rendered), round_to_8_bits(photo(scene, view))
+    used = usable(scene, view)
+    prediction = torch.where(used[..., None], prediction, truth)
     row = {
         "name": scene.names[view],
-        "psnr": psnr(prediction, truth),
+        "psnr": psnr(prediction[used], truth[used]),
         "ssim": ssim(prediction, truth),
     }
     if isinstance(lpips, Lpips):
@@ -166,6 +170,14 @@ def evaluate_view(
     if math.isinf(row["psnr"]):
         row["psnr"] = None  # identical images: no number, and JSON has no infinity
     return row, seconds, [truth, prediction, error_map(prediction, truth)]
+
+
+def usable(scene: PosedImages, view: int) -> Bool[Tensor, "h w"]:
+    """Pixels of a view that its mask does not ignore."""
+    if scene.masks is None:
+        height, width = scene.images.image(view).shape[:2]
+        return torch.ones(height, width, dtype=torch.bool)
+    return torch.from_numpy(scene.masks.image(view)[..., 0] > 0)
 
 
 def _lpips() -> Lpips | str:

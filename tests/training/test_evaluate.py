@@ -149,3 +149,27 @@ def _rays(run):
 
     cameras = cameras_from_plain(json.loads((run / "cameras.json").read_text())["cameras"])
     return cameras.image_rays(0)
+
+
+def test_ignored_pixels_do_not_count(run, monkeypatch):
+    from polyfield.training import evaluate as module
+    from polyfield.training.model import load
+
+    config = json.loads((run / "config.json").read_text())
+    scene = module.load_for_run(config, None, "test", None)
+    model = load(run, "cpu")
+    view = scene.splits["test"][0]
+    plain, _, _ = module.evaluate_view(model, scene, view, "none")
+    photo = module.photo(scene, view)
+    spoiled = photo.clone()
+    spoiled[:10] = 1 - spoiled[:10]
+    mask = torch.ones(photo.shape[:2], dtype=torch.bool)
+    mask[:10] = False
+    original = module.photo
+    monkeypatch.setattr(module, "photo", lambda s, v: spoiled)
+    assert module.evaluate_view(model, scene, view, "none")[0]["psnr"] < plain["psnr"] - 3
+    monkeypatch.setattr(module, "usable", lambda s, v: mask)
+    hidden, _, _ = module.evaluate_view(model, scene, view, "none")
+    monkeypatch.setattr(module, "photo", original)
+    assert hidden == module.evaluate_view(model, scene, view, "none")[0]
+    assert hidden != plain
