@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -64,6 +65,8 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0, 2 (bad usage or input) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Until a fit takes it over, SIGTERM ends like Ctrl-C: temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         cli(arguments, prog_name="polyfield", standalone_mode=False)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -100,7 +99,7 @@ def _ffmpeg() -> Row:
 
 
 def _kernels() -> Row:
-    """Compiled CPU kernels: try the smallest one."""
+    """Compiled CPU kernels need numba and its native library."""
     try:
         import numba
     except ImportError as error:
@@ -111,8 +110,10 @@ def _kernels() -> Row:
 
 
 def _cuda() -> Row:
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return _row("cuda", "broken", None, f"torch does not import ({error}); reinstall torch")
     if torch.cuda.is_available():
         return _row("cuda", "ok", f"{torch.version.cuda} ({torch.cuda.get_device_name(0)})")
     if torch.version.cuda is None:
@@ -124,17 +125,21 @@ def _cuda() -> Row:
 
 def _lpips_weights() -> Row:
     from polyfield.errors import MissingDependencyError
-    from polyfield.training.metrics import Lpips
 
     try:
+        from polyfield.training.metrics import Lpips
+
         return _row("lpips weights", "ok", Lpips().name)
-    except MissingDependencyError as error:
+    except (MissingDependencyError, ImportError, OSError) as error:
         return _row("lpips weights", "optional", None, str(error))
 
 
 def _cache() -> Row:
-    folder = Path(os.environ.get("POLYFIELD_CACHE") or Path.home() / ".cache" / "polyfield")
-    existing = folder
+    try:
+        from polyfield.data.images import cache_folder
+    except (ImportError, OSError) as error:
+        return _row("image cache", "broken", None, f"{error}; mend the rows above first")
+    folder = existing = cache_folder()
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free >> 30
@@ -148,7 +153,5 @@ def _cache() -> Row:
 
 
 def _processors() -> Row:
-    import torch
-
-    threads = f"{torch.get_num_threads()} of {os.cpu_count()}"
-    return _row("cpu threads", "ok", threads, platform.processor() or platform.machine())
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _row("cpu threads", "ok", str(count), platform.processor() or platform.machine())

@@ -20,7 +20,9 @@ class FitProgress:
         self._bar = None
         self._last_line = 0.0
         self._check = ""
-        self._writer = _summary_writer(tensorboard) if tensorboard else None
+        self._folder = tensorboard
+        self._writer: Any = None
+        self._new_writer = _summary_writer() if tensorboard else None
 
     def __enter__(self) -> FitProgress:
         if sys.stderr.isatty():
@@ -55,18 +57,20 @@ class FitProgress:
             print(f"{row['fraction']:4.0%}  {text}  {eta:.0f} s left", file=sys.stderr, flush=True)
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        if self._writer is None:
+        if self._new_writer is None:
             return
+        if self._writer is None:  # the run's folder is there only once the fit has begun
+            self._writer = self._new_writer(str(self._folder))
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("step", "fraction"):
                 self._writer.add_scalar(name, value, row["step"])
 
 
-def _summary_writer(folder: Path) -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingDependencyError(
             "--tensorboard needs the package tensorboard: pip install 'polyfield[log]'"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

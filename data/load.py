@@ -52,7 +52,7 @@ def load_scene(
     description = detected.entry.target.load(detected.path, options)
     findings = Findings(warnings=list(description.warnings), notes=dict(description.notes))
     ready = prepare(description, options.downscale, findings)
-    splits = _splits(ready, options.holdout, findings)
+    splits = _splits(ready, _spec(options.holdout), findings)
     chosen = _chosen(splits, only, len(ready))
     key = content_hash(description, ready)
     stores = open_stores(ready, chosen, key, findings)
@@ -85,6 +85,10 @@ def load_scene(
         times=_times(ready, chosen),
         sharpness=tuple(ready[i].view.sharpness for i in chosen),
     )
+
+
+def _spec(holdout: str | int | float | None) -> str | None:
+    return None if holdout is None else str(holdout)
 
 
 def _splits(

@@ -164,7 +164,7 @@ class LoadOptions:
     """Force a format instead of detecting it."""
     downscale: int = 1
     """Divide image width and height by this (area average of straight-alpha colour)."""
-    holdout: str | None = None
+    holdout: str | int | float | None = None
     """Views kept for evaluation where the format does not say: '2,7', 'every:8' or '0.1'."""
     scale: float | None = None
     """World -> box scale, overriding the estimate."""

@@ -87,7 +87,9 @@ def resolve(op: str, *, device: str, dtype: str = "float32", second_order: bool 
         UnknownNameError: No such operation.
         MissingDependencyError: The forced backend exists but its package is not installed.
     """
-    return _resolve(op, device, dtype, second_order, requested())
+    choice = _resolve(op, device, dtype, second_order, requested())
+    _CHOSEN[op] = (choice.backend, choice.reason)
+    return choice
 
 
 @cache
@@ -102,7 +104,6 @@ def _resolve(op: str, device: str, dtype: str, second_order: bool, want: str) ->
         why_not = _unfit(implementation, device, dtype, second_order)
         if why_not is None:
             reason = "forced" if forced else "; ".join(rejected) or "fastest available"
-            _CHOSEN[op] = (implementation.backend, reason)
             return Choice(op, implementation.backend, reason, _load(implementation.path))
         if forced and "not installed" in why_not:
             raise MissingDependencyError(f"backend '{want}' for {op}: {why_not}")

@@ -43,6 +43,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; one that is there is fine.
+
+    Raises:
+        InputError: A file is in the way, or the place cannot be written.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot create the folder {path}: {error.strerror or error}; choose another place"
+        ) from error
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -54,6 +55,7 @@ class Entry:
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
 _DISCOVERED: set[str] = set()
+_LOCK = threading.RLock()  # reentrant: a component may look others up while it is imported
 
 
 def register(
@@ -109,7 +111,13 @@ def _discover(kind: str) -> None:
         raise UnknownNameError("kind", kind, KINDS)
     if kind in _DISCOVERED:
         return
-    _DISCOVERED.add(kind)
+    with _LOCK:
+        if kind not in _DISCOVERED:
+            _import_all(kind)
+            _DISCOVERED.add(kind)
+
+
+def _import_all(kind: str) -> None:
     package = importlib.import_module(KINDS[kind][1])
     for module in pkgutil.iter_modules(getattr(package, "__path__", []), package.__name__ + "."):
         if not module.ispkg:

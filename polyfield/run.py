@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from polyfield._version import __version__
 from polyfield.errors import InputError, RunError
-from polyfield.files import read_json, replacing, write_json
+from polyfield.files import make_folder, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+KEYS = ("scene", "settings", "contraction", "transform", "background", "up")
 
 
 class RunDirectory:
@@ -50,17 +51,12 @@ class RunDirectory:
         Raises:
             InputError: The place cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot create the run folder {self.path}: {error.strerror}; choose another --out"
-            ) from error
+        make_folder(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Store the settings, stamped with the format and version that wrote them."""
         stamp = {"polyfield": __version__, "format": FORMAT}
-        write_json(self.path / "config.json", {**stamp, **config})
+        write_json(self.path / "config.json", {**config, **stamp})
 
     def read_config(self) -> dict[str, Any]:
         """The settings.
@@ -81,6 +77,12 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} was made by Polyfield {config.get('polyfield')} (run format {made}); "
                 f"this is {__version__} (format {FORMAT}): upgrade Polyfield to open it"
+            )
+        lacking = [key for key in KEYS if key not in config]
+        if lacking:
+            raise RunError(
+                f"{self.path / 'config.json'} lacks '{lacking[0]}'; it was edited or cut short: "
+                "copy the run again or fit anew"
             )
         return config
 
@@ -146,14 +148,11 @@ class RunDirectory:
 
     def truncate_metrics(self, step: int) -> None:
         """Drop rows after `step` (they are from beyond the state that is resumed)."""
+        if not (self.path / "metrics.jsonl").is_file():
+            return
         rows = [row for row in self.metrics() if row["step"] <= step]
         with replacing(self.path / "metrics.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-    def log(self, text: str) -> None:
-        """Add a line to log.txt."""
-        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
-            file.write(text.rstrip() + "\n")
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ def render_intervals(
     def weigh(sigma: Tensor) -> Tensor:
         return weights_from_density(sigma, t1 - t0, *layout, opaque=config.opaque_background)
 
-    if config.early_stop_eps > 0 and not time:
+    if config.early_stop_eps > 0 and not time and hasattr(field, "density_and_features"):
         weights, rgb = _lit_colours(field, x, d, weigh, config.early_stop_eps, layout[0])
     else:
         sample = field(x, d, *time)

@@ -26,10 +26,10 @@ from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions, PosedImages
 from polyfield.errors import ConfigError, InputError, Interrupted, RunError
 from polyfield.registry import lookup
-from polyfield.renderers.cameras_plain import cameras_to_plain
 from polyfield.run import RunDirectory
+from polyfield.training.cameras import write_cameras
 from polyfield.training.interrupt import StopRequest
-from polyfield.training.memory import available_bytes
+from polyfield.training.memory import available_bytes, is_out_of_memory
 from polyfield.training.model import Model, pick_device
 from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
@@ -38,7 +38,7 @@ from polyfield.training.state import FitState, load_state, make_generators, make
 from polyfield.training.step import train_step
 
 logger = logging.getLogger("polyfield")
-RESUMABLE = {"fit", "losses", "backend"}
+RESUMABLE = {"fit", "losses", "backend", "threads"}
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,17 @@ def fit(
         Interrupted: The user stopped the fit; the run is saved.
     """
     run = RunDirectory(out)
-    if run.exists:
+    if run.has_state:
         raise RunError(f"{run.path} holds a run already; resume it, or choose another folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
-    first = resolve(user, preset=preset, device=target.type)  # checks all before anything is read
-    loaded = load_scene(scene, from_plain(LoadOptions, first["data"], "data"))
-    complete = resolve(user, preset=preset, unbounded=not loaded.bounded, device=target.type)
-    state = _new_state(complete, loaded, target)
-    _check_memory(loaded, state)
+    loaded = load_scene(scene, _load_options(user, preset, target))
+    chosen = resolve(user, preset=preset, unbounded=not loaded.bounded, device=target.type)
+    state = _new_state(chosen, loaded, target)
     run.create()
-    run.write_config(_describe(scene, loaded, complete, target))
-    run.write_json("cameras.json", _cameras(loaded))
+    run.truncate_metrics(-1)  # of a run that was stopped before its first save
+    run.write_config(_describe(scene, loaded, chosen, target))
+    write_cameras(run, loaded)
     return _train(run, loaded, state, progress)
 
 
@@ -116,7 +115,7 @@ def resume(
         out: Run directory.
         minutes: New total budget in minutes, or
         steps: in steps.
-        settings: Changes to the sections ``fit`` and ``losses`` or to ``backend``.
+        settings: Changes to the sections ``fit`` and ``losses``, to ``backend`` or ``threads``.
         device: Where to train.
         progress: Called with every row of figures.
 
@@ -129,18 +128,29 @@ def resume(
     frozen = set(settings or {}) - RESUMABLE
     if frozen:
         raise ConfigError(f"a resumed run takes new {sorted(RESUMABLE)}, not {sorted(frozen)}")
-    settings = merge(config["settings"], settings or {})
+    settings = complete(merge(config["settings"], settings or {}))
     if minutes is not None or steps is not None:
-        settings = merge(settings, {"fit": {"minutes": minutes, "steps": steps}})
+        settings = merge(settings, {"fit": _budget(minutes, steps, {})})
     loaded = load_scene(config["scene"]["path"], from_plain(LoadOptions, settings["data"], "data"))
     if loaded.content_hash != config["scene"]["content_hash"]:
         raise RunError(f"{config['scene']['path']} has changed since {run.path} was made; fit anew")
-    settings = complete(settings)
     state = _new_state(settings, loaded, pick_device(device))
     load_state(run, state)
     run.truncate_metrics(state.step)
     run.write_config({**config, "settings": settings})
     return _train(run, loaded, state, progress)
+
+
+def _load_options(user: Mapping[str, Any], preset: str | None, device: torch.device) -> LoadOptions:
+    """Check all settings before anything is read: the scene may or may not have an end."""
+    try:
+        first = resolve(user, preset=preset, device=device.type)
+    except ConfigError as error:
+        try:
+            first = resolve(user, preset=preset, unbounded=True, device=device.type)
+        except ConfigError:
+            raise error from None
+    return from_plain(LoadOptions, first["data"], "data")
 
 
 def _budget(minutes: float | None, steps: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,8 +171,19 @@ def _new_state(settings: Mapping[str, Any], scene: PosedImages, device: torch.de
         )
     host, generator = make_generators(settings["seed"], device)
     contraction = "none" if scene.bounded else "sphere"
-    model = Model(settings, contraction, host).to(device).train()
-    return FitState(model, make_optimiser(model, config), config, host, generator, rays=config.rays)
+    try:
+        model = Model(settings, contraction, host).to(device).train()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"no memory for the model ({error}); make it smaller") from error
+    state = FitState(model, make_optimiser(model, config), config, host, generator)
+    state.rays = min(config.rays, config.max_rays)
+    state.max_rays = config.max_rays
+    for policy in default_policies():
+        policy.check(state)
+    _check_memory(scene, state)
+    return state
 
 
 def _check_memory(scene: PosedImages, state: FitState) -> None:
@@ -178,13 +199,18 @@ def _check_memory(scene: PosedImages, state: FitState) -> None:
         )
 
 
+def stored_path(scene: str | Path) -> str:
+    """A scene as it is written into a run: absolute, unless it is a sample."""
+    sample = str(scene).startswith("sample:")
+    return str(scene) if sample else str(Path(scene).expanduser().resolve())
+
+
 def _describe(
     path: str | Path, scene: PosedImages, settings: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    stored = str(path) if str(path).startswith("sample:") else str(Path(path).resolve())
     return {
         "scene": {
-            "path": stored,
+            "path": stored_path(path),
             "format": scene.report.format,
             "content_hash": scene.content_hash,
             "splits": {name: len(views) for name, views in scene.splits.items()},
@@ -204,21 +230,19 @@ def _describe(
     }
 
 
-def _cameras(scene: PosedImages) -> dict[str, Any]:
-    splits = {name: list(views) for name, views in scene.splits.items()}
-    cameras = cameras_to_plain(scene.cameras)
-    return {"cameras": cameras, "names": list(scene.names), "splits": splits}
-
-
 def _train(
     run: RunDirectory, scene: PosedImages, state: FitState, progress: Progress | None
 ) -> FitResult:
     policies, recorder = default_policies(), Recorder(run, scene, progress)
     config = run.read_config()
     source = PixelSource(scene, "train", device=state.model.device)
-    for policy in policies:
-        policy.check(state)
-    with _logging_to(run), StopRequest() as stop, backend.using(state.model.settings["backend"]):
+    settings = state.model.settings
+    with (
+        _logging_to(run),
+        _threads(settings["threads"]),
+        StopRequest() as stop,
+        backend.using(settings["backend"]),
+    ):
         _announce(scene, state)
         clock = time.monotonic()
         while not state.finished:
@@ -231,7 +255,7 @@ def _train(
             state.seconds += time.monotonic() - clock
             clock = time.monotonic()
             recorder.after_step(state, before)
-            if "backends" not in config:
+            if config.get("backends") != backend.choices():
                 config |= {"backends": backend.choices()}
                 run.write_config(config)
                 logger.info("backends: %s", _told(backend.choices()))
@@ -240,8 +264,8 @@ def _train(
                 raise Interrupted(
                     f"stopped at step {state.step}; 'polyfield resume {run.path}' goes on"
                 )
-    recorder.save(state)
-    return _finish(run, state)
+        recorder.save(state)
+        return _finish(run, state)
 
 
 @contextlib.contextmanager
@@ -249,12 +273,26 @@ def _logging_to(run: RunDirectory) -> Iterator[None]:
     """Copy what is logged inside the block to the run's log.txt."""
     handler = logging.FileHandler(run.path / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
+
+
+@contextlib.contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """The run's number of CPU threads inside the block: sums depend on it in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _announce(scene: PosedImages, state: FitState) -> None:

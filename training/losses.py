@@ -70,13 +70,18 @@ def interlevel(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
 
 @register("distortion", kind="losses", paper="Barron et al. 2022")
 def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
-    """Spread of the weights along each ray, in ray distance normalised by far (equation 15)."""
+    """Spread of the weights along each ray, in a distance that runs from 0 to 1 (equation 15).
+
+    In scenes without an end that is t / (1 + t), even in disparity far away, as their samples are.
+    """
     weights, intervals = rendered.extras["weights"], rendered.extras["intervals"]
-    far = intervals.per_ray(batch.rays.far).clamp_min(1e-6)
-    per_ray = distortion_loss(
-        weights, intervals.t0 / far, intervals.t1 / far, intervals.ray_indices, intervals.n_rays
-    )
-    return per_ray.mean()
+    t0, t1 = intervals.t0, intervals.t1
+    if field.contraction == "none":
+        far = intervals.per_ray(batch.rays.far).clamp_min(1e-6)
+        s0, s1 = t0 / far, t1 / far
+    else:
+        s0, s1 = t0 / (1 + t0), t1 / (1 + t1)
+    return distortion_loss(weights, s0, s1, intervals.ray_indices, intervals.n_rays).mean()
 
 
 @register("opacity-entropy", kind="losses", paper="Kim et al. 2022")

@@ -9,11 +9,13 @@ its weights are on this machine.
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from polyfield.errors import InputError, MissingDependencyError
@@ -76,8 +78,8 @@ class Lpips:
     """Learned perceptual distance with weights from a local folder.
 
     Args:
-        weights: File of the backbone network's state (``alexnet.pth`` or ``vgg16.pth`` style),
-            or None to look for an installed cache.
+        folder: Where the weights of the network lie (None: ``$POLYFIELD_LPIPS``, or torch hub's
+            ``checkpoints`` folder), under the name that torch hub gives them.
         net: ``"vgg"`` or ``"alex"``; never mix the two in a table.
 
     Raises:
@@ -85,24 +87,35 @@ class Lpips:
             message says which and how to get them.
     """
 
-    def __init__(self, weights: Path | None = None, net: str = "vgg"):
+    def __init__(self, folder: Path | None = None, net: str = "vgg"):
         if importlib.util.find_spec("lpips") is None:
             raise MissingDependencyError(
                 "LPIPS needs the package lpips (pip install 'polyfield[metrics]') and its weights"
             )
         file = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}[net]
-        folder = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints"
+        default = os.environ.get("POLYFIELD_LPIPS") or Path(torch.hub.get_dir()) / "checkpoints"
+        folder = Path(folder or default)
         if not (folder / file).is_file():
             raise MissingDependencyError(
-                f"LPIPS ({net}) needs {file}, which is not in {folder}; put it there"
+                f"LPIPS ({net}) needs {file}, which is not in {folder}; put it there, or set "
+                "POLYFIELD_LPIPS to the folder that has it"
             )
         import lpips
 
         self.name = f"lpips-{net}"
-        self._net = lpips.LPIPS(net=net, verbose=False).eval()
+        self._net = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+        # The distance's own small weights come with the package; the network's from here.
+        features = torch.load(folder / file, map_location="cpu", weights_only=True)
+        _fill_slices(self._net.net, features)
 
     @torch.no_grad()
     def __call__(self, prediction: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"]) -> float:
         """Distance of two images in [0, 1]; 0 for identical ones."""
         x, y = (image.permute(2, 0, 1)[None].float() * 2 - 1 for image in (prediction, truth))
         return float(self._net(x, y))
+
+
+def _fill_slices(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give lpips' network, cut into ``slice1.0``, ``slice2.4``..., torchvision's ``features.N``."""
+    named = {name: f"features.{name.split('.', 1)[1]}" for name in net.state_dict()}
+    net.load_state_dict({name: weights[source] for name, source in named.items()})

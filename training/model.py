@@ -52,7 +52,8 @@ class Model(nn.Module):
             )
 
     def _make_field(self, backbone: Spec, generator: torch.Generator | None) -> nn.Module:
-        made = build("backbones", backbone, in_dim=3, generator=generator)
+        in_dim = lookup("fields", self.settings["field"]["type"]).traits.get("in_dim", 3)
+        made = build("backbones", backbone, in_dim=in_dim, generator=generator)
         return build(
             "fields",
             self.settings["field"],

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from polyfield.files import replacing
+from polyfield.files import make_folder, replacing
 
 # Control points of a perceptually even dark-to-bright ramp (dark blue, purple, orange, yellow).
 _RAMP = np.array([[4, 3, 22], [66, 15, 109], [147, 38, 103], [221, 81, 58], [252, 165, 10],
@@ -38,15 +38,35 @@ def error_map(
     return colour_map((prediction - truth).abs().mean(-1) / full_scale)
 
 
-def depth_map(depth: Float[Tensor, "h w"], opacity: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
-    """Depth as colours, near bright, over the 2nd to 98th percentile of what is hit."""
-    hit = opacity > 0.5
-    if not bool(hit.any()):
+def depth_range(
+    depth: Float[Tensor, "h w"], opacity: Float[Tensor, "h w"]
+) -> tuple[float, float] | None:
+    """2nd and 98th percentile of the depth of what is hit; None where nothing is."""
+    values = depth[opacity > 0.5].detach().cpu().float().numpy()
+    if not values.size:
+        return None
+    low, high = np.percentile(values, [2, 98])
+    return float(low), float(high)
+
+
+def depth_map(
+    depth: Float[Tensor, "h w"],
+    opacity: Float[Tensor, "h w"],
+    span: tuple[float, float] | None = None,
+) -> Float[Tensor, "h w 3"]:
+    """Depth as colours, near bright, nothing black.
+
+    Args:
+        depth: Distances.
+        opacity: What is above a half counts as hit.
+        span: Depths shown brightest and darkest (None: this picture's own range); frames of a
+            video share one, or they flicker.
+    """
+    span = span or depth_range(depth, opacity)
+    if span is None:
         return torch.zeros(*depth.shape, 3)
-    values = depth[hit].float()
-    low, high = np.percentile(values.detach().cpu().numpy(), [2, 98])
-    span = max(float(high - low), 1e-6)
-    return colour_map((1 - (depth - low) / span).clamp(0.02, 1) * hit)
+    relative = (depth.cpu().float() - span[0]) / max(span[1] - span[0], 1e-6)
+    return colour_map((1 - relative).clamp(0.02, 1) * (opacity.cpu() > 0.5))
 
 
 def side_by_side(
@@ -79,6 +99,6 @@ def save_picture(path: Path, image: Float[Tensor, "h w 3"]) -> None:
         InputError: The place cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         iio.imwrite(temporary, to_8_bit(image))

@@ -91,12 +91,14 @@ class HoldSamples(BasePolicy):
     def after_step(self, state: FitState) -> None:
         """Choose the next number of rays."""
         target = state.config.target_samples
+        measured = state.last["samples"]
         if target is None:
             return
-        measured = max(1.0, state.last["samples"])
+        if not measured:  # nothing was hit, or the renderer takes no samples: look further
+            measured = target if state.model.sampler is None else 1
         wanted = state.rays * min(2.0, max(0.5, target / measured))
         rounded = int(round(wanted / RAY_MULTIPLE)) * RAY_MULTIPLE
-        state.rays = max(RAY_MULTIPLE, min(state.config.max_rays, rounded))
+        state.rays = min(state.max_rays, max(RAY_MULTIPLE, rounded))
 
 
 def default_policies() -> list[Any]:

@@ -15,13 +15,14 @@ import torch
 from polyfield.config import from_plain
 from polyfield.data.scene import SceneTransform
 from polyfield.errors import ConfigError, InputError
+from polyfield.files import make_folder, replacing
 from polyfield.renderers.cameras import Cameras
-from polyfield.renderers.cameras_plain import cameras_from_plain
 from polyfield.renderers.paths import orbit_path, read_path, spiral_path
 from polyfield.run import RunDirectory
-from polyfield.training.model import Model, load
+from polyfield.training.cameras import read_cameras
+from polyfield.training.model import load
 from polyfield.training.photos import BACKGROUNDS
-from polyfield.training.pictures import depth_map, save_picture, to_8_bit
+from polyfield.training.pictures import depth_map, depth_range, save_picture, to_8_bit
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 PATHS = ("orbit", "spiral", "train", "test")
@@ -67,12 +68,16 @@ def render(
     model = load(run, device)
     cameras = _cameras(directory, config, options)
     background = torch.full((3,), BACKGROUNDS[config["background"]], device=model.device)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     sink = _Video(out, options) if out.suffix.lower() in VIDEO_SUFFIXES else _Frames(out, options)
     start = time.monotonic()
+    span, unit = None, from_plain(SceneTransform, config["transform"], "transform").scale
     with sink:
         for index in range(len(cameras)):
-            sink.add(index, *_frame(model, cameras, index, background))
+            view = model.render(cameras.image_rays(index), background)
+            span = span or depth_range(view["depth"], view["opacity"])
+            distance = None if cameras.ndc else view["depth"].cpu().numpy() / unit
+            sink.add(index, *_pictures(view, span), distance)
             if progress:
                 progress(index + 1, len(cameras))
     seconds = time.monotonic() - start
@@ -99,56 +104,65 @@ def _check(options: RenderOptions, out: Path) -> None:
 
 
 def _cameras(run: RunDirectory, config: dict[str, Any], options: RenderOptions) -> Cameras:
-    stored = run.read_json("cameras.json")
-    cameras = cameras_from_plain(stored["cameras"])
+    stored = read_cameras(run)
+    cameras = stored.cameras
     if options.path in ("train", "test"):
-        views = stored["splits"].get(options.path, [])
+        views = stored.splits.get(options.path, ())
         if not views:
             raise InputError(f"the run's scene has no '{options.path}' views; try --path orbit")
-        chosen = cameras[torch.tensor(views[: options.frames])]
+        shown = min(options.frames, len(views))
+        chosen = cameras[torch.tensor([views[i * len(views) // shown] for i in range(shown)])]
     elif options.path in PATHS:
         make = {"orbit": orbit_path, "spiral": spiral_path}[options.path]
-        chosen = make(
-            cameras[torch.tensor(stored["splits"]["train"])], options.frames, config["up"]
-        )
+        train = cameras[torch.tensor(stored.splits["train"])]
+        chosen = make(train, options.frames, config["up"])
     elif Path(options.path).suffix == ".json":
         transform = from_plain(SceneTransform, config["transform"], "transform")
         chosen = read_path(Path(options.path), transform, near=cameras.near, far=cameras.far)
+        chosen = stored.in_run_coordinates(chosen)
     else:
         raise ConfigError(f"--path takes {', '.join(PATHS)} or a JSON file, got '{options.path}'")
     return _sized(chosen, options)
 
 
 def _sized(cameras: Cameras, options: RenderOptions) -> Cameras:
-    if options.width is None and options.height is None:
+    same = bool((cameras.sizes == cameras.sizes[0]).all())
+    if options.width is None and options.height is None and same:
         return cameras
     width, height = (int(v) for v in cameras.sizes[0])
-    new_width = options.width or max(1, round(width * options.height / height))
+    by_height = width * (options.height or height) / height
+    new_width = options.width or max(1, round(by_height))
     new_height = options.height or max(1, round(height * new_width / width))
     return cameras.resized(new_width, new_height)
 
 
-def _frame(
-    model: Model, cameras: Cameras, index: int, background: torch.Tensor
+def _pictures(
+    view: dict[str, torch.Tensor], span: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    out = model.render(cameras.image_rays(index), background)
-    return to_8_bit(out["rgb"]), to_8_bit(depth_map(out["depth"], out["opacity"]))
+    return to_8_bit(view["rgb"]), to_8_bit(depth_map(view["depth"], view["opacity"], span))
 
 
 class _Frames:
-    """PNG frames ``colour-0000.png`` and ``depth-0000.png`` in a folder."""
+    """Frames in a folder: ``colour-0000.png``, ``depth-0000.png`` to look at, and
+    ``distance-0000.npy``, float32 distances along the rays in the user's world units (not in
+    normalised device coordinates, whose distances mean nothing to a user)."""
 
     def __init__(self, out: Path, options: RenderOptions):
         self.out, self.options, self.depth = out, options, out
 
     def __enter__(self) -> _Frames:
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def add(self, index: int, colour: np.ndarray, depth: np.ndarray) -> None:
+    def add(
+        self, index: int, colour: np.ndarray, depth: np.ndarray, distance: np.ndarray | None
+    ) -> None:
+        if self.options.depth and distance is not None:
+            with replacing(self.out / f"distance-{index:04d}.npy") as temporary:
+                np.save(temporary, distance.astype(np.float32))
         pairs = [("colour", colour)] + ([("depth", depth)] if self.options.depth else [])
         for name, image in pairs:
             picture = torch.from_numpy(image).float() / 255
@@ -171,7 +185,9 @@ class _Video:
             self._writers.append((writer, part, path))
         return self
 
-    def add(self, index: int, colour: np.ndarray, depth: np.ndarray) -> None:
+    def add(
+        self, index: int, colour: np.ndarray, depth: np.ndarray, distance: np.ndarray | None
+    ) -> None:
         for (writer, _, _), image in zip(self._writers, (colour, depth), strict=False):
             writer.append_data(image)
 

@@ -21,6 +21,7 @@ DEFAULT_RENDERER = "volume"
 DEFAULT_SAMPLER = "occupancy-grid"
 UNBOUNDED_SAMPLER = "proposal"
 SECTIONS = ("data", "renderer", "field", "backbone", "sampler", "fit", "losses")
+COMPONENTS = ("renderer", "field", "backbone", "sampler")
 VALUES = {"backend": "auto", "seed": 0, "threads": None}
 BACKENDS = ("auto", "torch", "numba")
 
@@ -77,6 +78,11 @@ class FitConfig:
         for name, value in positive.items():
             if value <= 0:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        for name in ("eps", "weight_decay", "warmup", "crop_steps", "checks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("steps", "minutes", "target_samples", "clip"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -105,6 +111,11 @@ def resolve(
     for key in user:
         if key not in SECTIONS and key not in VALUES:
             raise UnknownNameError("settings section", key, [*SECTIONS, *VALUES])
+        if key in SECTIONS and not isinstance(user[key], Mapping):
+            raise ConfigError(
+                f"'{key}' holds settings, got {user[key]!r}; use --set {key}.NAME=VALUE "
+                f"(a component's name is {key}.type)"
+            )
     types = _component_types(user)
     chosen = [preset or ("cpu" if device == "cpu" else "paper"), *(["unbounded"] * unbounded)]
     known = lookup("backbones", types["backbone"]).presets
@@ -132,10 +143,7 @@ def _component_types(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _type(user: Mapping[str, Any], section: str, default: str) -> str:
-    value = user.get(section, {})
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"'{section}' holds settings, got {value!r}; try {section}.type={value}")
-    return value.get("type", default)
+    return user.get(section, {}).get("type", default)
 
 
 def _sampler_type(user: Mapping[str, Any], layers: list, default: str) -> str:
@@ -149,9 +157,8 @@ def _fitting(layer: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, An
     return {
         section: value
         for section, value in layer.items()
-        if not isinstance(value, Mapping)
-        or section not in types
-        or value.get("type", types[section]) == types[section]
+        if section not in COMPONENTS
+        or (section in types and value.get("type", types[section]) == types[section])
     }
 
 
@@ -183,4 +190,7 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
         raise UnknownNameError("backend", str(settings["backend"]), BACKENDS)
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
         raise ConfigError(f"seed must be a whole number >= 0, got {settings['seed']!r}")
+    threads = settings["threads"]
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ConfigError(f"threads must be a whole number from 1 up, got {threads!r}")
     return settings

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyfield.errors import RunError
+from polyfield.errors import RunError, TrainingError
 from polyfield.run import RunDirectory
 from polyfield.training.model import Model
 from polyfield.training.settings import FitConfig
@@ -20,9 +20,9 @@ class FitState:
     """What a fit is at a step.
 
     step: optimisation steps done; seconds: wall clock spent so far, over all sittings; rays:
-    rays drawn per step; crop: centre fraction of the images that is drawn from; host and
-    generator: random numbers on the CPU and on the model's device; totals: running sums since
-    the start or the last row; last: figures of the step just done.
+    rays drawn per step, at most max_rays; crop: centre fraction of the images that is drawn from;
+    host and generator: random numbers on the CPU and on the model's device; totals: running sums
+    since the start or the last row; last: figures of the step just done.
     """
 
     model: Model
@@ -33,6 +33,7 @@ class FitState:
     step: int = 0
     seconds: float = 0.0
     rays: int = 0
+    max_rays: int = 0
     crop: float = 1.0
     totals: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
@@ -69,9 +70,25 @@ def make_generators(seed: int, device: torch.device) -> tuple[torch.Generator, t
     return host, torch.Generator(device).manual_seed(seed + 1)
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds a value which is not finite, if there is one."""
+    floating = ((n, t) for n, t in tensors.items() if t.is_floating_point())
+    return next((name for name, t in floating if not bool(torch.isfinite(t).all())), None)
+
+
 def save_state(run: RunDirectory, state: FitState) -> None:
-    """Write weights and the complete state."""
+    """Write weights and the complete state.
+
+    Raises:
+        TrainingError: The weights are not finite; what was saved before stays.
+    """
     weights = dict(state.model.state_dict())
+    bad = not_finite(weights)
+    if bad is not None:
+        raise TrainingError(
+            f"step {state.step}: {bad} is not a number any more and is not saved; fit with a lower "
+            "rate (--set fit.lr=...)"
+        )
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
     tensors |= _optimiser_tensors(state.optimiser)
     tensors["generator/host"] = state.host.get_state()
@@ -80,6 +97,7 @@ def save_state(run: RunDirectory, state: FitState) -> None:
         "step": state.step,
         "seconds": state.seconds,
         "rays": state.rays,
+        "max_rays": state.max_rays,
         "crop": state.crop,
         "totals": state.totals,
         "last": state.last,
@@ -106,7 +124,7 @@ def load_state(run: RunDirectory, state: FitState) -> None:
         state.host.set_state(tensors["generator/host"])
         if plain["device"] == state.model.device.type:
             state.generator.set_state(tensors["generator/device"])
-        for name in ("step", "seconds", "rays", "crop", "totals", "last"):
+        for name in ("step", "seconds", "rays", "max_rays", "crop", "totals", "last"):
             setattr(state, name, plain[name])
     except KeyError as error:
         raise RunError(f"{run.path}/state.safetensors lacks {error}; fit anew") from error

@@ -17,7 +17,7 @@ from polyfield.run import RunDirectory
 from polyfield.training.memory import is_out_of_memory
 from polyfield.training.model import Model
 from polyfield.training.photos import background_colour, with_background
-from polyfield.training.state import FitState, save_state
+from polyfield.training.state import FitState, not_finite, save_state
 
 logger = logging.getLogger("polyfield")
 SMALLEST_BATCH = 64
@@ -33,7 +33,7 @@ def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: Ru
             if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
                 raise
         state.optimiser.zero_grad(set_to_none=True)
-        state.rays //= 2
+        state.rays = state.max_rays = state.rays // 2
         logger.warning("out of memory: going on with %d rays per step", state.rays)
     _check_finite(state, loss, run)
     if state.config.clip is not None:
@@ -80,20 +80,26 @@ def total_loss(rendered: Rendered, batch: Batch, model: Model) -> Tensor:
 
 
 def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:
-    bad = [] if math.isfinite(state_loss := float(loss.detach())) else [f"the loss ({state_loss})"]
-    if not bad and state.step % 16:
+    """Refuse to take a step that is not finite, naming the first bad tensor.
+
+    Raises:
+        TrainingError: The state before the step is saved, unless it is bad itself.
+    """
+    gradients = [p.grad.sum() for p in state.model.parameters() if p.grad is not None]
+    if math.isfinite(float(loss.detach() + sum(g.to(loss) for g in gradients))):
         return
-    bad += [
-        f"the gradient of {name}"
-        for name, p in state.model.named_parameters()
-        if p.grad is not None and not bool(torch.isfinite(p.grad.sum()))
-    ]
-    if not bad:
-        return
-    values = [n for n, p in state.model.named_parameters() if not bool(torch.isfinite(p).all())]
-    if not values:
+    bad = not_finite(dict(state.model.named_parameters()))
+    if bad is None:
         save_state(run, state)
-    raise TrainingError(
-        f"step {state.step}: {(values or bad)[0]} is not a number any more; {run.path} holds the "
-        "last good state; resume it with a lower rate (--set fit.lr=...) or fit anew"
+        bad = "the loss" if not math.isfinite(float(loss.detach())) else _bad_gradient(state.model)
+    kept = (
+        f"{run.path} holds the last good state; resume it with a lower rate (--set fit.lr=...)"
+        if run.has_state
+        else "nothing good was saved; fit anew with a lower rate (--set fit.lr=...)"
     )
+    raise TrainingError(f"step {state.step}: {bad} is not a number any more; {kept}")
+
+
+def _bad_gradient(model: Model) -> str:
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return f"the gradient of {not_finite(gradients)}"

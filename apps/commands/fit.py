@@ -47,13 +47,51 @@ def command(scene: str, out: Path, **options: Any) -> None:
     log = out / "tensorboard" if options["tensorboard"] else None
     with FitProgress(log) as progress:
         if options["resume_"] and RunDirectory(out).has_state:
-            result = resume(out, **budget, device=options["device"], progress=progress)
+            user = settings_from(options)
+            refuse_another_run(RunDirectory(out), scene, user)
+            result = resume(
+                out, **budget, settings=resumable(user), device=options["device"],
+                progress=progress,
+            )  # fmt: skip
         else:
             result = fit(
                 scene, out, **budget, settings=settings_from(options), preset=options["preset"],
                 device=options["device"], progress=progress,
             )  # fmt: skip
     emit(asdict(result), options["as_json"], describe(result))
+
+
+def refuse_another_run(run: Any, scene: str, user: dict[str, Any]) -> None:
+    """With --resume, what cannot change must be what the run was made with.
+
+    Raises:
+        ConfigError: Another scene, component, preset or setting is asked for.
+    """
+    from polyfield.errors import ConfigError
+    from polyfield.training.fit import RESUMABLE, stored_path
+
+    config = run.read_config()
+    asked = {"scene": stored_path(scene)}
+    stored = {"scene": config["scene"]["path"]}
+    for section, value in user.items():
+        if section in RESUMABLE or section == "seed":
+            continue
+        for name, wanted in value.items() if isinstance(value, dict) else ():
+            asked[f"{section}.{name}"] = wanted
+            stored[f"{section}.{name}"] = config["settings"].get(section, {}).get(name)
+    for name, wanted in asked.items():
+        if stored[name] != wanted:
+            raise ConfigError(
+                f"{run.path} was made with {name} {stored[name]!r}, not {wanted!r}; give the same "
+                "to go on with it, or another --out to start anew"
+            )
+
+
+def resumable(user: dict[str, Any]) -> dict[str, Any]:
+    """The part of the settings that a resumed run takes."""
+    from polyfield.training.fit import RESUMABLE
+
+    return {name: value for name, value in user.items() if name in RESUMABLE and value is not None}
 
 
 def settings_from(options: dict[str, Any]) -> dict[str, Any]:

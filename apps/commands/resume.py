@@ -21,6 +21,14 @@ from polyfield.apps.options import (
 )
 
 
+def changes(options: dict[str, Any]) -> dict[str, Any]:
+    """What the options change in the run's settings."""
+    from polyfield.config import parse_overrides
+
+    threads = {} if options["threads"] is None else {"threads": options["threads"]}
+    return {**threads, **parse_overrides(options["overrides"])}
+
+
 @click.command("resume", short_help="Go on with an interrupted fit.")
 @click.argument("run", type=click.Path(path_type=Path))
 @compose(budget_options, set_option, device_option, threads_option, json_option)
@@ -31,13 +39,12 @@ def command(run: Path, **options: Any) -> None:
     """
     prepare_process(options["threads"])
     from polyfield.apps.progress import FitProgress
-    from polyfield.config import parse_overrides
     from polyfield.training.fit import resume
 
     with FitProgress() as progress:
         result = resume(
             run, minutes=options["minutes"], steps=options["steps"],
-            settings=parse_overrides(options["overrides"]),
+            settings=changes(options),
             device=options["device"], progress=progress,
         )  # fmt: skip
     emit(asdict(result), options["as_json"], describe(result))

@@ -179,3 +179,23 @@ def test_broken_pipes_are_quiet():
     command = f"{sys.executable} -m polyfield.apps list backbones | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ)
     assert "Traceback" not in done.stderr
+
+
+def test_resuming_with_what_another_run_would_need_is_refused(tmp_path):
+    out = tmp_path / "run"
+    assert polyfield("fit", SCENE, "--out", out, "--steps", "2", *SMALL).returncode == 0
+    for other in (["--backbone", "mlp"], ["--set", "backbone.levels=5"], ["--holdout", "3"]):
+        done = polyfield("fit", SCENE, "--out", out, "--steps", "3", "--resume", *SMALL, *other)
+        assert done.returncode == 2, done.stderr
+        assert "was made with" in done.stderr
+    done = polyfield("fit", tmp_path, "--out", out, "--steps", "3", "--resume", *SMALL)
+    assert "was made with scene" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "o.mp4", tmp_path / "file"):
+        done = polyfield("render", run[0], "--out", out, "--frames", 1, "--width", 16)
+        assert done.returncode == 2
+        assert "cannot create the folder" in done.stderr
+        assert "Traceback" not in done.stderr

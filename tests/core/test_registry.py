@@ -18,8 +18,8 @@ class Size:
 
 @pytest.fixture
 def scratch(monkeypatch):
-    """A registry whose additions are forgotten after the test."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    """An empty registry whose additions are forgotten after the test."""
+    monkeypatch.setattr(registry, "_ENTRIES", {})
     monkeypatch.setattr(registry, "_DISCOVERED", set(registry.KINDS))
     return registry
 

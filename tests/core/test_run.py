@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from polyfield.errors import RunError
-from polyfield.run import FORMAT, RunDirectory
+from polyfield.run import FORMAT, KEYS, RunDirectory
 
 
 @pytest.fixture
 def run(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.create()
-    directory.write_config({"settings": {}})
+    directory.write_config(dict.fromkeys(KEYS, {}))
     return directory
 
 
@@ -44,6 +44,14 @@ def test_a_run_of_a_newer_version_is_refused(run):
     config |= {"format": FORMAT + 1, "polyfield": "99.0"}
     (run.path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"made by Polyfield 99\.0 .* upgrade"):
+        run.read_config()
+
+
+def test_a_configuration_cut_short_is_named(run):
+    config = json.loads((run.path / "config.json").read_text())
+    del config["transform"]
+    (run.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="lacks 'transform'"):
         run.read_config()
 
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from polyfield.errors import InputError, MissingDependencyError
-from polyfield.training.metrics import Lpips, gaussian_window, psnr, round_to_8_bits, ssim
+from polyfield.training.metrics import (
+    Lpips,
+    _fill_slices,
+    gaussian_window,
+    psnr,
+    round_to_8_bits,
+    ssim,
+)
 
 
 def test_a_uniform_error_of_a_tenth_is_twenty_decibels():
@@ -70,3 +77,23 @@ def test_rounding_gives_the_256_values_of_a_file():
 def test_lpips_without_weights_says_what_is_missing(tmp_path):
     with pytest.raises(MissingDependencyError, match="lpips|vgg16"):
         Lpips(tmp_path)
+
+
+def test_weights_of_the_perceptual_network_reach_their_slices():
+    """A stand-in: two layers cut into slices as lpips cuts VGG; the real weights are not here."""
+    net = torch.nn.Module()
+    net.slice1, net.slice2 = torch.nn.Sequential(), torch.nn.Sequential()
+    net.slice1.add_module("0", torch.nn.Linear(2, 3))
+    net.slice2.add_module("4", torch.nn.Linear(3, 1))
+    source = {
+        f"features.{i}.{k}": torch.randn(s)
+        for i, k, s in (
+            (0, "weight", (3, 2)),
+            (0, "bias", (3,)),
+            (4, "weight", (1, 3)),
+            (4, "bias", (1,)),
+        )
+    }
+    _fill_slices(net, source)
+    assert torch.equal(net.slice1[0].weight, source["features.0.weight"])
+    assert torch.equal(net.slice2[0].bias, source["features.4.bias"])

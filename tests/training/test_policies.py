@@ -18,7 +18,8 @@ def state(config: FitConfig, step: int = 0, **values) -> FitState:
     groups = [{"base_lr": 2.0, "lr": 0.0}, {"base_lr": 0.5, "lr": 0.0}]
     made.optimiser = SimpleNamespace(param_groups=groups)
     made.config, made.step, made.seconds, made.rays = config, step, 0.0, config.rays
-    made.crop, made.last = 1.0, {}
+    made.crop, made.last, made.max_rays = 1.0, {}, config.max_rays
+    made.model = SimpleNamespace(sampler=object())
     for name, value in values.items():
         setattr(made, name, value)
     return made
@@ -90,3 +91,16 @@ def test_without_a_target_rays_stay():
     s = state(FitConfig(rays=4096), last={"samples": 1})
     HoldSamples().after_step(s)
     assert s.rays == 4096
+
+
+def test_a_renderer_without_samples_keeps_its_rays():
+    s = state(FitConfig(rays=1024, target_samples=10**6), last={"samples": 0})
+    s.model = SimpleNamespace(sampler=None)
+    HoldSamples().after_step(s)
+    assert s.rays == 1024
+
+
+def test_rays_never_exceed_what_memory_allowed():
+    s = state(FitConfig(rays=1024, target_samples=10**6), last={"samples": 1024}, max_rays=512)
+    HoldSamples().after_step(s)
+    assert s.rays == 512
