@@ -283,5 +283,9 @@ def _with_companions(finder: Finder, ready: Ready, findings: Findings) -> Ready:
         if exists is None:
             absent = findings.notes.setdefault(f"missing_{kind.removesuffix('_path')}s", [])
             absent.append(view.name)
+            what = kind.removesuffix("_path")
+            findings.warnings.append(
+                f"the {what} of {view.name} ({declared}) is missing: the image is used without it"
+            )
         view = replace(view, **{kind: exists})
     return replace(ready, view=view)

@@ -77,7 +77,7 @@ def read_json(path: Path, what: str = "file") -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{what} {path} does not exist; check the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -172,7 +172,8 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     if not path.is_file():
         raise RunError(
-            f"{path} does not exist: the fit was stopped before its first save; run it again"
+            f"{path} does not exist: the fit was stopped before its first save, or the file was "
+            "removed; fit again with the same --out"
         )
     try:
         with safe_open(str(path), framework="pt") as file:

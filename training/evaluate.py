@@ -48,6 +48,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare a run's renderings with held-out photos; writes eval.json and pictures.
 
+    Scores on another scene go to ``eval-NAME.json``, those of the run's own stay.
+
     Args:
         run: Run directory.
         scene: Another scene in the same world (None: the one the run was fitted to).
@@ -76,13 +78,11 @@ def evaluate(
     views = loaded.splits[split][::every]
     if not views:
         raise InputError(f"{scene} has no '{split}' views; choose another --split")
-    folder = directory.renders / f"eval-{split}"
+    name = "eval" if scene is None else f"eval-{loaded.name}"
+    folder = directory.renders / f"{name}-{split}"
     rows, seconds, lpips = _evaluate_views(model, loaded, views, folder, progress or _silent)
-    asked = {
-        "downscale": downscale or config["settings"]["data"]["downscale"],
-        "every": every,
-        "views": len(rows),
-    }
+    downscale = downscale or config["settings"]["data"]["downscale"]
+    asked = {"downscale": downscale, "every": every, "views": len(rows)}
     result = {
         "run": str(run),
         "split": split,
@@ -90,7 +90,7 @@ def evaluate(
         "protocol": {**_protocol(loaded), **asked},
         "seconds_per_view": round(seconds / len(rows), 4),
     }
-    directory.write_json("eval.json", result)
+    directory.write_json(f"{name}.json", result)
     return result
 
 
@@ -107,6 +107,8 @@ def _evaluate_views(
 ) -> tuple[list[dict[str, Any]], float, Lpips | str]:
     """Rows, seconds of rendering, and how LPIPS was (or was not) computed; writes pictures."""
     rows, shown, seconds, lpips = [], [], 0.0, _lpips()
+    for old in folder.glob("*.png"):
+        old.unlink()
     for view in views:
         row, took, pictures = evaluate_view(model, scene, view, lpips)
         seconds += took

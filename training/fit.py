@@ -88,6 +88,8 @@ def fit(
     run = RunDirectory(out)
     if run.has_state:
         raise RunError(f"{run.path} holds a run already; resume it, or choose another folder")
+    if not run.exists and run.path.is_dir() and any(run.path.iterdir()):
+        raise RunError(f"{run.path} holds other files and no run; choose a new or empty folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
     loaded = load_scene(scene, _load_options(user, preset, target))
@@ -136,6 +138,8 @@ def resume(
         raise RunError(f"{config['scene']['path']} has changed since {run.path} was made; fit anew")
     state = _new_state(settings, loaded, pick_device(device))
     load_state(run, state)
+    if state.finished:
+        logger.warning("%s is finished; a larger total of minutes or steps extends it", run.path)
     run.truncate_metrics(state.step)
     run.write_config({**config, "settings": settings})
     return _train(run, loaded, state, progress)
@@ -258,7 +262,8 @@ def _train(
             if config.get("backends") != backend.choices():
                 config |= {"backends": backend.choices()}
                 run.write_config(config)
-                logger.info("backends: %s", _told(backend.choices()))
+                if backend.choices():
+                    logger.info("backends: %s", _told(backend.choices()))
             if stop.requested:
                 recorder.save(state)
                 raise Interrupted(

@@ -61,7 +61,7 @@ class Recorder:
 
     def check(self, state: FitState) -> None:
         """Render a held-out view, coarsely, and keep the picture beside the photo."""
-        view = next(iter(self.scene.splits.get("test") or self.scene.splits["train"]), None)
+        view = next(iter(self.scene.splits["test"]), None)
         if view is None:
             return
         state.model.eval()

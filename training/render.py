@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imageio.v2 as iio
 import numpy as np
 import torch
 
@@ -23,8 +22,8 @@ from polyfield.training.cameras import read_cameras
 from polyfield.training.model import load
 from polyfield.training.photos import BACKGROUNDS
 from polyfield.training.pictures import depth_map, depth_range, save_picture, to_8_bit
+from polyfield.training.video import VIDEO_SUFFIXES, Video
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 PATHS = ("orbit", "spiral", "train", "test")
 
 
@@ -69,7 +68,8 @@ def render(
     cameras = _cameras(directory, config, options)
     background = torch.full((3,), BACKGROUNDS[config["background"]], device=model.device)
     make_folder(out.parent)
-    sink = _Video(out, options) if out.suffix.lower() in VIDEO_SUFFIXES else _Frames(out, options)
+    video = out.suffix.lower() in VIDEO_SUFFIXES
+    sink = Video(out, options.fps, options.depth) if video else _Frames(out, options)
     start = time.monotonic()
     span, unit = None, from_plain(SceneTransform, config["transform"], "transform").scale
     with sink:
@@ -167,34 +167,3 @@ class _Frames:
         for name, image in pairs:
             picture = torch.from_numpy(image).float() / 255
             save_picture(self.out / f"{name}-{index:04d}.png", picture)
-
-
-class _Video:
-    """A video of colours and one of depths beside it; moved into place when complete."""
-
-    def __init__(self, out: Path, options: RenderOptions):
-        self.out, self.options = out, options
-        self.depth = out.with_name(f"{out.stem}-depth{out.suffix}")
-        self._writers: list[tuple[Any, Path, Path]] = []
-
-    def __enter__(self) -> _Video:
-        for path in [self.out] + ([self.depth] if self.options.depth else []):
-            part = path.with_name(f".{path.stem}.part{path.suffix}")
-            extra = {} if path.suffix.lower() == ".gif" else {"macro_block_size": 2, "quality": 8}
-            writer = iio.get_writer(str(part), fps=self.options.fps, **extra)
-            self._writers.append((writer, part, path))
-        return self
-
-    def add(
-        self, index: int, colour: np.ndarray, depth: np.ndarray, distance: np.ndarray | None
-    ) -> None:
-        for (writer, _, _), image in zip(self._writers, (colour, depth), strict=False):
-            writer.append_data(image)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        for writer, part, path in self._writers:
-            writer.close()
-            if kind is None:
-                part.replace(path)
-            else:
-                part.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ Layers, later ones win: dataclass defaults, the presets of the components (``pap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,7 +77,7 @@ class FitConfig:
             "save_minutes": self.save_minutes,
         }
         for name, value in positive.items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
@@ -85,7 +86,7 @@ class FitConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("steps", "minutes", "target_samples", "clip"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value}")
 
 
@@ -181,11 +182,7 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
             settings[section] = {"type": spec["type"], **(to_plain(config) if config else {})}
     settings["fit"] = to_plain(from_plain(FitConfig, settings["fit"], "fit"))
     settings["data"] = to_plain(from_plain(LoadOptions, settings["data"], "data"))
-    for name, weight in settings["losses"].items():
-        if name not in names("losses"):
-            raise UnknownNameError("loss", name, names("losses"))
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool):
-            raise ConfigError(f"losses.{name} must be a weight, got {weight!r}")
+    _check_losses(settings["losses"])
     if settings["backend"] not in BACKENDS:
         raise UnknownNameError("backend", str(settings["backend"]), BACKENDS)
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
@@ -194,3 +191,15 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ConfigError(f"threads must be a whole number from 1 up, got {threads!r}")
     return settings
+
+
+def _check_losses(losses: Mapping[str, Any]) -> None:
+    known = names("losses")
+    for name, weight in losses.items():
+        if name not in known:
+            raise UnknownNameError("loss", name, known)
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise ConfigError(f"losses.{name} must be a weight >= 0, got {weight!r}")
+    if not any(losses.values()):
+        raise ConfigError("every loss has weight 0, so nothing would be learned; set losses.mse=1")

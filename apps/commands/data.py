@@ -15,8 +15,8 @@ from polyfield.apps.options import compose, emit, json_option, set_option
 @click.option("--format", "format_", help="Force a scene format.")
 @click.option("--holdout", metavar="SPEC", help="Views for evaluation: 2,7 or every:8 or 0.1.")
 @click.option("--downscale", type=click.IntRange(min=1), default=1, help="Divide image sizes.")
-@click.option("--picture", type=click.Path(path_type=Path), default="cameras.png",
-              show_default=True, help="Where to draw the cameras.")  # fmt: skip
+@click.option("--picture", type=click.Path(path_type=Path),
+              help="Where to draw the cameras (default: NAME-cameras.png, here).")  # fmt: skip
 @compose(set_option, json_option)
 def command(scene: str, **options: Any) -> None:
     """Report what SCENE holds: views, sizes, missing or blurry images, bounds, memory."""
@@ -34,6 +34,7 @@ def command(scene: str, **options: Any) -> None:
         raise ConfigError("'polyfield data' takes --set data.KEY=VALUE only")
     loaded = load_scene(scene, from_plain(LoadOptions, settings["data"], "data"))
     report = scene_report(loaded)
-    draw_cameras(loaded, options["picture"])
-    report["picture"] = str(options["picture"])
-    emit(report, options["as_json"], report_text(report))
+    picture = options["picture"] or Path(f"{loaded.name}-cameras.png")
+    draw_cameras(loaded, picture)
+    report["picture"] = str(picture)
+    emit(report, options["as_json"], f"{report_text(report)}\npicture  {picture}")

@@ -173,3 +173,27 @@ def test_ignored_pixels_do_not_count(run, monkeypatch):
     monkeypatch.setattr(module, "photo", original)
     assert hidden == module.evaluate_view(model, scene, view, "none")[0]
     assert hidden != plain
+
+
+@pytest.mark.parametrize("name", ["o.mp4", "o.gif"])
+def test_a_full_disk_while_writing_a_video_leaves_nothing(run, tmp_path, monkeypatch, name):
+    from polyfield.training import video
+
+    monkeypatch.setattr(video, "_count", lambda path: 1)  # the file was cut short
+    with pytest.raises(InputError, match="only 1 of 3 frames"):
+        render(run, tmp_path / name, RenderOptions(frames=3, width=32, height=32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_come_with_distances_in_world_units(run, tmp_path):
+    render(run, tmp_path / "f", RenderOptions(path="test", frames=2))
+    distance = np.load(tmp_path / "f" / "distance-0000.npy")
+    # The sample's cameras are 4 world units from the origin, around which everything lies.
+    assert 2.5 < np.median(distance[distance > 1]) < 5
+
+
+def test_scores_on_another_scene_leave_the_runs_own_alone(run):
+    own = evaluate(run, every=10)
+    evaluate(run, scene=SCENE, every=10)
+    assert json.loads((run / "eval.json").read_text()) == own
+    assert (run / "eval-orrery.json").is_file()

@@ -346,3 +346,10 @@ def test_a_resumed_run_keeps_its_number_of_threads(tmp_path, monkeypatch):
 def test_settings_of_an_unbounded_scenes_sampler_pass_the_first_check(tmp_path):
     settings = {**SMALL, "sampler": {"samples": 8}, "data": {"downscale": 8, "unbounded": True}}
     assert fit(SCENE, tmp_path / "run", steps=1, settings=settings, device="cpu").steps == 1
+
+
+def test_a_folder_with_other_files_is_not_mixed_with_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds other files and no run"):
+        fit(SCENE, tmp_path, steps=1, settings=SMALL, device="cpu")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
