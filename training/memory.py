@@ -23,23 +23,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def halving_on_out_of_memory(work: Callable[[int, int], T], total: int, chunk: int) -> list[T]:
-    """Call ``work(start, stop)`` over range(total) in chunks, halving them when memory runs out.
+def in_chunks(
+    work: Callable[[int, int], T],
+    total: int,
+    chunk: int,
+    resize: Callable[[T, int], int] | None = None,
+) -> list[T]:
+    """Call ``work(start, stop)`` over range(total) in chunks, halved when memory runs out.
 
     An empty range is one empty chunk, so that shapes survive.
+
+    Args:
+        work: Does one chunk.
+        total: How much there is to do.
+        chunk: Size of the first chunk.
+        resize: Size of the next chunk from a result and its chunk's size; never exceeds what
+            memory allowed.
     """
     results: list[T] = []
-    start = 0
+    start, limit = 0, total
     while start < total or not results:
+        stop = min(start + chunk, total)
         try:
-            results.append(work(start, min(start + chunk, total)))
+            results.append(work(start, stop))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or chunk <= SMALLEST_CHUNK:
                 raise
-            chunk //= 2
+            chunk = limit = chunk // 2
             logger.warning("out of memory: going on with chunks of %d rays", chunk)
             continue
-        start += chunk
+        if resize is not None:
+            chunk = max(SMALLEST_CHUNK, min(limit, resize(results[-1], stop - start)))
+        start = stop
     return results
 
 

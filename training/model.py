@@ -16,7 +16,10 @@ from polyfield.errors import ConfigError, RunError
 from polyfield.registry import build, configure, lookup
 from polyfield.renderers.types import Rays, Rendered
 from polyfield.run import RunDirectory
-from polyfield.training.memory import halving_on_out_of_memory
+from polyfield.training.memory import in_chunks
+
+FIRST_CHUNK = 512  # rays, to see how many samples they take
+RENDER_SAMPLES = 2**18
 
 
 class Model(nn.Module):
@@ -91,27 +94,29 @@ class Model(nn.Module):
     ) -> dict[str, Tensor]:
         """Render any number of rays in chunks, without gradients.
 
-        Chunks are halved, with a note, when memory runs out.
+        Chunks hold at most `chunk` rays and about `RENDER_SAMPLES` samples; they are halved, with
+        a note, when memory runs out.
 
         Returns:
-            ``rgb (*batch, 3)``, ``depth``, ``opacity`` and ``median_depth (*batch)`` where the
-            renderer gives one, on the model's device. Depths are distances in scene units.
+            ``rgb (*batch, 3)``, ``depth``, ``opacity`` and, where the renderer gives one,
+            ``median_depth (*batch)``, on the model's device. Depths are distances t of the rays.
         """
         flat = rays.flatten()
 
-        def render_chunk(start: int, stop: int) -> dict[str, Tensor]:
+        def render_chunk(start: int, stop: int) -> tuple[dict[str, Tensor], int]:
             out = self(flat[start:stop].to(self.device), background)
             parts = {"rgb": out.rgb, "depth": out.depth, "opacity": out.opacity}
             if "median_depth" in out.extras:
                 parts["median_depth"] = out.extras["median_depth"]
-            return parts
+            return parts, int(out.extras.get("samples", 0))
 
-        parts = halving_on_out_of_memory(render_chunk, len(flat), chunk)
-        names = parts[0] if parts else {}
+        def resize(done: tuple[dict[str, Tensor], int], size: int) -> int:
+            return min(chunk, RENDER_SAMPLES * size // max(1, done[1]))
+
+        done = in_chunks(render_chunk, len(flat), min(chunk, FIRST_CHUNK), resize)
+        names = done[0][0]
         return {
-            name: torch.cat([p[name] for p in parts]).reshape(
-                *rays.shape, *parts[0][name].shape[1:]
-            )
+            name: torch.cat([p[name] for p, _ in done]).reshape(*rays.shape, *names[name].shape[1:])
             for name in names
         }
 
