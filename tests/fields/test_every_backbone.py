@@ -80,8 +80,8 @@ class TestEveryBackbone:
         assert {"paper", "cpu"} <= set(presets)
         for preset in presets.values():
             assert to_plain(preset) == preset
-            configure("backbones", {"type": name, **preset["backbone"]})
-            configure("fields", preset["field"])
+            configure("backbones", {"type": name, **preset.get("backbone", {})})
+            configure("fields", preset.get("field", {"type": "radiance"}))
 
     def test_every_setting_has_a_help_line(self, name):
         config = lookup("backbones", name).config
