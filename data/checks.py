@@ -44,6 +44,12 @@ def check_sight(
     """
     if options.ndc:
         return
+    positions = hints.c2w[:, :3, 3]
+    if len(positions) > 1 and np.ptp(positions, axis=0).max() <= 1e-6 * abs(positions).max():
+        findings.warnings.append(
+            f"all {len(positions)} cameras stand at {_numbers(positions[0])}: nothing can be told "
+            "of distances; check the poses, or set data.centre and data.scale for a panorama"
+        )
     centre = np.array(bounds.transform.centre)
     distance = np.linalg.norm(hints.c2w[:, :3, 3] - centre, axis=1) * bounds.transform.scale
     outside = distance > 0.05  # panoramas stand in the centre and look at nothing in particular

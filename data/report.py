@@ -159,6 +159,7 @@ def report_text(report: dict[str, Any]) -> str:
     splits = ", ".join(f"{name} {count}" for name, count in report["splits"].items() if count)
     box = f"{'ends at' if bounds['bounded'] else 'goes on beyond'} the box"
     low, middle, high = cameras["distance_to_centre"]
+    cached = report["cached_in"] or "a temporary folder"
     lines = [
         ("scene", f"{report['scene']} ({report['path']})"),
         ("format", f"{report['format']}: {report['why']}"),
@@ -187,7 +188,7 @@ def report_text(report: dict[str, Any]) -> str:
             "blurry",
             _names([f"{b['name']} ({b['sharpness_to_median']:.0%})" for b in report["blurry"]]),
         ),
-        ("memory", f"{report['memory_bytes'] / 1e6:.0f} MB, mapped from {report['cached_in']}"),
+        ("memory", f"{report['memory_bytes'] / 1e6:.0f} MB, mapped from {cached}"),
     ]
     lines += [("warning", text) for text in report["warnings"]]
     return "\n".join(f"{label:9}{text}" for label, text in lines)

@@ -316,3 +316,22 @@ def test_the_cache_follows_the_content(capture, toys):
     contents["fl_x"] += 1
     (moved / "transforms.json").write_text(json.dumps(contents))
     assert load_scene(moved).content_hash != changed.content_hash
+
+
+def test_cameras_that_never_move_are_warned_of(capture):
+    def freeze(contents, folder):
+        for frame in contents["frames"]:
+            frame["transform_matrix"] = contents["frames"][0]["transform_matrix"]
+
+    warnings = load_scene(capture(edit=freeze)).report.warnings
+    assert any("all 9 cameras stand at" in warning for warning in warnings)
+
+
+def test_a_missing_mask_is_told(capture):
+    def mask(contents, folder):
+        for frame in contents["frames"]:
+            frame["mask_path"] = frame["file_path"]  # any picture that is not black will do
+        contents["frames"][2]["mask_path"] = "masks/nope.png"
+
+    warnings = load_scene(capture(edit=mask)).report.warnings
+    assert any("nope.png) is missing: the image is used without it" in w for w in warnings)
