@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from polyfield import registry
 from polyfield.errors import ConfigError, UnknownNameError
 from polyfield.training.settings import resolve
 
@@ -39,6 +40,15 @@ def test_scenes_without_an_end_are_sampled_by_proposals_unless_the_user_says():
     asked = resolve({"sampler": {"type": "occupancy-grid"}}, unbounded=True)
     assert asked["sampler"]["cone_angle"] == 0.03
     assert "interlevel" not in asked["losses"]
+
+
+def test_a_backbone_without_presets_is_sampled_the_same_way(monkeypatch):
+    registry.names("backbones")
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    registry.register("bare", kind="backbones")(type("Bare", (), {}))
+    user = {"backbone": {"type": "bare"}}
+    assert resolve(user)["sampler"]["type"] == "occupancy-grid"
+    assert resolve(user, unbounded=True)["sampler"]["type"] == "proposal"
 
 
 def test_a_replaced_component_takes_none_of_the_presets_settings():
