@@ -6,9 +6,6 @@ machine: the table's gradient is split into rows that one thread each owns, the 
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -18,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyfield.encodings.grid import GridLayout, hash_encode_torch
+from polyfield.parallel import ranges, run_tasks
 
 CHUNK = 65536  # points per task at most: long runs keep one level's table in the cache
 MIN_CHUNK = 512  # fewer points are not worth a task of their own
@@ -40,33 +38,9 @@ def _arguments(layout: GridLayout) -> tuple[tuple, tuple]:
     return geometry, ((0,) * 2**layout.in_dim, (0,) * layout.features)
 
 
-def _share(function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> None:
-    """Call ``function(*task)`` for every task, on as many threads as torch uses."""
-    todo: queue.SimpleQueue = queue.SimpleQueue()
-    for task in tasks:
-        todo.put(task)
-
-    def work() -> None:
-        while True:
-            try:
-                task = todo.get_nowait()
-            except queue.Empty:
-                return
-            function(*task)
-
-    helpers = min(torch.get_num_threads(), len(tasks)) - 1
-    if helpers < 1:
-        return work()
-    with ThreadPoolExecutor(helpers) as pool:
-        running = [pool.submit(work) for _ in range(helpers)]
-        work()
-    for future in running:
-        future.result()
-
-
 def _chunks(n: int) -> list[slice]:
-    size = min(CHUNK, max(MIN_CHUNK, -(-n // torch.get_num_threads())))
-    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    pieces = ranges(n, MIN_CHUNK, per_thread=1, largest=CHUNK)
+    return [slice(p.start, p.stop) for p in pieces]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -80,7 +54,7 @@ def _forward(x: np.ndarray, table: np.ndarray, layout: GridLayout) -> Tensor:
     features = torch.empty(len(x), layout.out_dim)
     out = features.numpy()
     tasks = [(x[c], table, geometry, like, out[c]) for c in _chunks(len(x))]
-    _share(kernels.forward, tasks)
+    run_tasks(kernels.forward, tasks)
     return features
 
 
@@ -98,7 +72,7 @@ def _table_gradient(x: np.ndarray, grad: np.ndarray, layout: GridLayout) -> Tens
         for rows in zip(edges[:-1], edges[1:], strict=True):
             target = out[offset + rows[0] : offset + rows[1]]
             tasks.append((x, grad, geometry, like, level, rows, target))
-    _share(kernels.backward_table, tasks)
+    run_tasks(kernels.backward_table, tasks)
     return gradient
 
 
@@ -109,7 +83,7 @@ def _x_gradient(x: np.ndarray, table: np.ndarray, grad: np.ndarray, layout: Grid
     gradient = torch.empty(x.shape)
     out = gradient.numpy()
     tasks = [(x[c], table, grad[c], geometry, like, out[c]) for c in _chunks(len(x))]
-    _share(kernels.backward_x, tasks)
+    run_tasks(kernels.backward_x, tasks)
     return gradient
 
 
