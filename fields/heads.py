@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
+
+from polyfield.fields.small_mlp import small_mlp
 
 # Beyond this the exponential's gradient is held: one outlier must not throw the whole field.
 EXP_LIMIT = 15.0
@@ -51,11 +53,16 @@ class SmallMLP(nn.Module):
             linear(a, b, bias, generator) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
 
-    def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
-        """Outputs at x."""
-        for layer in self.layers[:-1]:
-            x = relu(layer(x))
-        return self.layers[-1](x)
+    def forward(
+        self,
+        x: Float[Tensor, "*batch own"],
+        extra: Float[Tensor, "m more"] | None = None,
+        index: Int64[Tensor, "n"] | None = None,
+    ) -> Float[Tensor, "*batch out_dim"]:
+        """Outputs at x, or at x with row ``index[i]`` of `extra` appended to its row i."""
+        weights = [layer.weight for layer in self.layers]
+        biases = [layer.bias for layer in self.layers]
+        return small_mlp(x, weights, biases, extra, index)
 
 
 class _TruncatedExp(torch.autograd.Function):

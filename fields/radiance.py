@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from polyfield.config import Spec
@@ -134,19 +134,31 @@ class RadianceField(nn.Module):
         return sigma, features
 
     def colour(
-        self, features: Float[Tensor, "*batch F"], d: Float[Tensor, "*#batch 3"] | None = None
+        self,
+        features: Float[Tensor, "*batch F"],
+        d: Float[Tensor, "*#batch 3"] | Float[Tensor, "n 3"] | None = None,
+        index: Int64[Tensor, "m"] | None = None,
     ) -> Float[Tensor, "*batch 3"]:
         """Colour of points with these features, seen along unit directions d.
 
         Without directions their code is all zeros: no direction is preferred, and since codes
         average to about zero over the sphere this is close to the mean over directions.
+
+        Args:
+            features: The features, see `density_and_features`.
+            d: A direction per point, or the directions of n rays.
+            index: Ray of each of m points, when d is per ray.
         """
         branch = features if self.bottleneck is None else self.bottleneck(features)
-        if self.direction is not None:
+        if self.direction is None:
+            raw = self.colour_head(branch)
+        elif d is not None and index is not None:
+            raw = self.colour_head(branch, self.direction(d), index)
+        else:
             code = self._direction_code(features, d)
-            branch = torch.cat((branch, code.to(branch.dtype)), -1)
+            raw = self.colour_head(torch.cat((branch, code.to(branch.dtype)), -1))
         padding = self.config.rgb_padding
-        rgb = self.colour_head(branch).to(features.dtype).sigmoid()
+        rgb = raw.to(features.dtype).sigmoid()
         return rgb * (1 + 2 * padding) - padding if padding else rgb
 
     def _direction_code(self, features: Tensor, d: Tensor | None) -> Tensor:

@@ -41,6 +41,11 @@ class Rays:
         """Leading shape of the batch."""
         return self.near.shape
 
+    @property
+    def seen_along(self) -> Float[Tensor, "*batch 3"]:
+        """Unit directions to show to the field."""
+        return self.directions if self.view_directions is None else self.view_directions
+
     def __len__(self) -> int:
         return self.near.shape[0]
 

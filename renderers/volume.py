@@ -92,17 +92,18 @@ def render_intervals(
     t0, t1, mid = intervals.t0, intervals.t1, intervals.mid
     layout = (intervals.ray_indices, intervals.n_rays)
     x = positions(rays, intervals)
-    d = intervals.per_ray(rays.directions if rays.view_directions is None else rays.view_directions)
-    time = () if rays.times is None else (intervals.per_ray(rays.times),)
 
     def weigh(sigma: Tensor) -> Tensor:
         return weights_from_density(sigma, t1 - t0, *layout, opaque=config.opaque_background)
 
-    if config.early_stop_eps > 0 and not time and hasattr(field, "density_and_features"):
-        weights, rgb = _lit_colours(field, x, d, weigh, config.early_stop_eps, layout[0])
+    apart = intervals.packed or config.early_stop_eps > 0
+    if apart and rays.times is None and hasattr(field, "density_and_features"):
+        weights, rgb = _colours_apart(field, rays, intervals, x, weigh, config.early_stop_eps)
     else:
-        sample = field(x, d, *time)
-        weights, rgb = weigh(sample.sigma), sample.rgb
+        time = () if rays.times is None else (intervals.per_ray(rays.times),)
+        sample = field(x, intervals.per_ray(rays.seen_along), *time)
+        weights = weigh(sample.sigma)
+        rgb = accumulate(weights, sample.rgb, *layout)
 
     extras = {
         "weights": weights,
@@ -115,7 +116,7 @@ def render_intervals(
         far = intervals.per_ray(rays.far).clamp(min=1e-6)
         extras["distortion"] = distortion_loss(weights, t0 / far, t1 / far, *layout)
     return Rendered(
-        rgb=accumulate(weights, rgb, *layout),
+        rgb=rgb,
         depth=expected_depth(weights, mid, *layout),
         opacity=accumulate(weights, None, *layout),
         normals=_normals(field, x, weights, layout) if config.normals else None,
@@ -129,16 +130,22 @@ def positions(rays: Rays, intervals: Intervals) -> Float[Tensor, "*shape 3"]:
     return o + intervals.mid[..., None] * d
 
 
-def _lit_colours(
-    field: Any, x: Tensor, d: Tensor, weigh: Any, eps: float, ray_indices: Tensor | None
+def _colours_apart(
+    field: Any, rays: Rays, intervals: Intervals, x: Tensor, weigh: Any, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weights everywhere; colours only where the transmittance is at least eps."""
+    """Weights of all samples and colours of the rays; directions are encoded once per ray.
+
+    Colours are asked for only where the transmittance is at least eps.
+    """
     sigma, features = field.density_and_features(x)
-    weights = weigh(sigma)
-    lit = 1 - exclusive_sum(weights.detach(), ray_indices) >= eps
-    colours = field.colour(features[lit], d[lit])
-    rgb = colours.new_zeros(*weights.shape, colours.shape[-1])
-    return weights, rgb.index_put((lit,), colours)
+    weights, index = weigh(sigma), intervals.ray_indices
+    arriving = weights
+    if eps > 0:
+        lit = 1 - exclusive_sum(weights.detach(), index) >= eps
+        index = lit.nonzero()[:, 0] if index is None else index[lit]
+        features, arriving = features[lit], weights[lit]
+    rgb = field.colour(features, rays.seen_along, index)
+    return weights, accumulate(arriving, rgb, index, intervals.n_rays)
 
 
 def _normals(field: Any, x: Tensor, weights: Tensor, layout: tuple) -> Tensor:

@@ -7,18 +7,24 @@ from collections.abc import Callable
 
 import numba
 
+# Fused multiply-adds and sums in vector order: for sums whose rounding is nobody's contract.
+# Never "nnan" or "ninf": what is not a number must stay visible.
+REORDER = frozenset({"contract", "reassoc", "nsz"})
 
-def jit(function: Callable) -> Callable:
+
+def jit(function: Callable, fastmath: frozenset[str] = frozenset()) -> Callable:
     """Compile without the GIL, so that plain threads run kernels side by side.
-
-    Numba's own parallel loops are not used: their default thread pool aborts the process when
-    two Python threads (a fit and a viewer, say) enter it together.
 
     The machine code is kept next to the source, or in the user's cache folder where that is
     read-only; where neither can be written it is compiled anew in each process.
+
+    Args:
+        function: The kernel.
+        fastmath: LLVM's licences to change rounding; none by default.
     """
     function = inspect.unwrap(function)  # type checkers wrap what they check
+    options = {"nogil": True, "fastmath": set(fastmath)}
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba's "no locator available": nowhere to keep the code
-        return numba.njit(nogil=True)(function)
+        return numba.njit(**options)(function)

@@ -27,8 +27,8 @@ class Ball:
     def density_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.density(x), x
 
-    def colour(self, features: Tensor, d: Tensor) -> Tensor:
-        self.directions.append(d)
+    def colour(self, features: Tensor, d: Tensor, index: Tensor | None = None) -> Tensor:
+        self.directions.append(d if index is None else d[index])
         self.coloured += features.shape[:-1].numel()
         return (features + 1) / 2
 
