@@ -10,52 +10,69 @@ Source: Max 1995; Mildenhall et al. 2020, equation 3.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from polyfield.backend import Implementation, implement, resolve
+from polyfield.backend import Choice, Implementation, implement, resolve
+from polyfield.renderers.compositing_torch import MAX_OPTICAL_DEPTH
 from polyfield.renderers.scans import (
     exclusive_prod,
     exclusive_sum,
     inclusive_sum,
     last_of_ray,
     pack_info,
+    ray_offsets,
 )
 
-# exp(-1000) is 0 in float64: a larger optical depth changes nothing, an infinite one would turn
-# the differences of running totals into NaN.
-MAX_OPTICAL_DEPTH = 1e3
-
-implement(
-    Implementation(
-        op="composite-weights",
-        backend="torch",
-        path="polyfield.renderers.compositing:packed_weights",
-        dtypes=("float32", "float64", "float16", "bfloat16"),
-        second_order=True,
+# Every packed operation: its torch reference, and the compiled form of the same name.
+for _op in ("weights", "visible", "accumulate", "composite"):
+    implement(
+        Implementation(
+            op=f"packed-{_op}",
+            backend="torch",
+            path=f"polyfield.renderers.compositing_torch:packed_{_op}",
+            dtypes=("float32", "float64", "float16", "bfloat16"),
+            second_order=True,
+        )
     )
-)
-implement(
-    Implementation(
-        op="composite-weights",
-        backend="numba",
-        path="polyfield.renderers.compositing_numba:packed_weights",
-        devices=("cpu",),
-        dtypes=("float32", "float64"),
-        requires=("numba",),
-        priority=10,
+    implement(
+        Implementation(
+            op=f"packed-{_op}",
+            backend="numba",
+            path=f"polyfield.renderers.compositing_numba:packed_{_op}",
+            devices=("cpu",),
+            dtypes=("float32", "float64"),
+            requires=("numba",),
+            priority=10,
+        )
     )
-)
 
 Rayed = Int64[Tensor, "m"] | None
+Offsets = Int64[Tensor, "n1"] | None
 
 
-def _optical_depth(
-    sigma: Tensor, delta: Tensor, ray_indices: Tensor | None, opaque: bool = False
-) -> Tensor:
-    tau = (sigma * delta).clamp(max=MAX_OPTICAL_DEPTH)
-    return _with_last(tau, MAX_OPTICAL_DEPTH, ray_indices) if opaque else tau
+def _packed(op: str, *values: Tensor) -> tuple[Choice, list[Tensor]]:
+    """What runs the operation, and its values in their common number type."""
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = torch.promote_types(dtype, value.dtype)
+    choice = resolve(
+        f"packed-{op}", device=values[0].device.type, dtype=str(dtype).removeprefix("torch.")
+    )
+    return choice, [value.to(dtype) for value in values]
+
+
+def _layout(
+    ray_indices: Tensor, n_rays: int | None, offsets: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both forms of the packed layout: the ray of each sample, and the samples of each ray."""
+    if offsets is None:
+        assert n_rays is not None, "the packed layout needs n_rays"
+        offsets = ray_offsets(ray_indices, n_rays)
+    return ray_indices, offsets
 
 
 def _with_last(values: Tensor, value: float, ray_indices: Tensor | None) -> Tensor:
@@ -65,18 +82,22 @@ def _with_last(values: Tensor, value: float, ray_indices: Tensor | None) -> Tens
     return torch.cat([values[..., :-1], torch.full_like(values[..., -1:], value)], -1)
 
 
+def _optical_depth(sigma: Tensor, delta: Tensor) -> Tensor:
+    return (sigma * delta).clamp(max=MAX_OPTICAL_DEPTH)
+
+
 def alpha_from_density(
     sigma: Float[Tensor, "*shape"], delta: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """Opacity ``1 - exp(-sigma delta)`` of each interval."""
-    return -torch.expm1(-_optical_depth(sigma, delta, None))
+    return -torch.expm1(-_optical_depth(sigma, delta))
 
 
 def transmittance_from_density(
     sigma: Float[Tensor, "*shape"], delta: Float[Tensor, "*shape"], ray_indices: Rayed = None
 ) -> Float[Tensor, "*shape"]:
     """Transmittance ``exp(-sum of earlier sigma delta)`` up to the start of each interval."""
-    return torch.exp(-exclusive_sum(_optical_depth(sigma, delta, ray_indices), ray_indices))
+    return torch.exp(-exclusive_sum(_optical_depth(sigma, delta), ray_indices))
 
 
 def weights_from_density(
@@ -84,6 +105,7 @@ def weights_from_density(
     delta: Float[Tensor, "*shape"],
     ray_indices: Rayed = None,
     n_rays: int | None = None,
+    offsets: Offsets = None,
     *,
     opaque: bool = False,
 ) -> Float[Tensor, "*shape"]:
@@ -93,23 +115,19 @@ def weights_from_density(
         sigma: Densities, (N, S) or packed (M,).
         delta: Interval lengths.
         ray_indices: Ray of each packed interval.
-        n_rays: Number of rays of the packed layout.
+        n_rays: Number of rays of the packed layout (None: as many as have intervals).
+        offsets: First packed interval of each ray, and their number M, where known.
         opaque: The last interval of every ray absorbs all that is left (opaque background).
     """
-    tau = _optical_depth(sigma, delta, ray_indices, opaque)
-    if ray_indices is None:
-        return torch.exp(-exclusive_sum(tau)) * -torch.expm1(-tau)
-    choice = resolve(
-        "composite-weights", device=tau.device.type, dtype=str(tau.dtype).removeprefix("torch.")
-    )
-    return choice.function(tau, ray_indices, n_rays)
-
-
-def packed_weights(
-    tau: Float[Tensor, "m"], ray_indices: Int64[Tensor, "m"], n_rays: int | None = None
-) -> Float[Tensor, "m"]:
-    """Weights of packed optical depths: the reference of the operation ``composite-weights``."""
-    return torch.exp(-exclusive_sum(tau, ray_indices)) * -torch.expm1(-tau)
+    if ray_indices is not None:
+        if n_rays is None:
+            n_rays = int(ray_indices[-1]) + 1 if len(ray_indices) else 0
+        choice, values = _packed("weights", sigma, delta)
+        return choice.function(*values, *_layout(ray_indices, n_rays, offsets), opaque)
+    tau = _optical_depth(sigma, delta)
+    if opaque:
+        tau = _with_last(tau, MAX_OPTICAL_DEPTH, None)
+    return torch.exp(-exclusive_sum(tau)) * -torch.expm1(-tau)
 
 
 def transmittance_from_alpha(
@@ -138,11 +156,37 @@ def visibility(
     return (transmittance >= early_stop_eps) & (alpha >= alpha_threshold)
 
 
+@torch.no_grad()
+def visibility_from_density(
+    sigma: Float[Tensor, "*shape"],
+    delta: Float[Tensor, "*shape"],
+    ray_indices: Rayed = None,
+    n_rays: int | None = None,
+    offsets: Offsets = None,
+    *,
+    early_stop_eps: float = 1e-4,
+    alpha_threshold: float = 0.0,
+) -> Bool[Tensor, "*shape"]:
+    """`visibility` of intervals, found without exponentials; arguments as `weights_from_density`.
+
+    T >= eps and alpha >= threshold are compared as optical depths, -ln(eps) and
+    -ln(1 - threshold). Not differentiable.
+    """
+    most = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
+    faintest = -math.log1p(-alpha_threshold)
+    if ray_indices is not None:
+        choice, values = _packed("visible", sigma, delta)
+        return choice.function(*values, *_layout(ray_indices, n_rays, offsets), most, faintest)
+    tau = _optical_depth(sigma, delta)
+    return (exclusive_sum(tau.double()) <= most) & (tau >= faintest)
+
+
 def accumulate(
     weights: Float[Tensor, "*shape"],
     values: Float[Tensor, "*shape_c"] | None = None,
     ray_indices: Rayed = None,
     n_rays: int | None = None,
+    offsets: Offsets = None,
 ) -> Float[Tensor, "n *c"]:
     """Weighted sum along rays.
 
@@ -152,19 +196,20 @@ def accumulate(
             dimension C. None sums the weights (the opacity).
         ray_indices: Ray of each packed interval.
         n_rays: Number of rays of the packed layout.
+        offsets: First packed interval of each ray, and their number M, where known.
 
     Returns:
         (N,), or (N, C) for vectors.
     """
+    if ray_indices is not None:
+        given = (weights,) if values is None else (weights, values)
+        choice, given = _packed("accumulate", *given)
+        layout = _layout(ray_indices, n_rays, offsets)
+        return choice.function(given[0], given[1] if given[1:] else None, *layout)
     if values is None:
-        weighted = weights
-    else:
-        scalar = values.ndim == weights.ndim
-        weighted = weights * values if scalar else weights[..., None] * values
-    if ray_indices is None:
-        return weighted.sum(1)
-    assert n_rays is not None, "the packed layout needs n_rays"
-    return weighted.new_zeros(n_rays, *weighted.shape[1:]).index_add(0, ray_indices, weighted)
+        return weights.sum(1)
+    scalar = values.ndim == weights.ndim
+    return (weights * values if scalar else weights[..., None] * values).sum(1)
 
 
 def expected_depth(
@@ -172,11 +217,37 @@ def expected_depth(
     mid: Float[Tensor, "*shape"],
     ray_indices: Rayed = None,
     n_rays: int | None = None,
+    offsets: Offsets = None,
 ) -> Float[Tensor, "n"]:
     """Mean distance ``sum w t / sum w``; 0 where a ray has no weight (below machine epsilon)."""
-    opacity = accumulate(weights, None, ray_indices, n_rays)
-    total = accumulate(weights, mid, ray_indices, n_rays)
+    layout = (ray_indices, n_rays, offsets)
+    return _mean(accumulate(weights, mid, *layout), accumulate(weights, None, *layout))
+
+
+def _mean(total: Tensor, opacity: Tensor) -> Tensor:
     return total / opacity.clamp(min=torch.finfo(opacity.dtype).eps)
+
+
+def composite(
+    weights: Float[Tensor, "*shape"],
+    rgb: Float[Tensor, "*shape c"],
+    mid: Float[Tensor, "*shape"],
+    ray_indices: Rayed = None,
+    n_rays: int | None = None,
+    offsets: Offsets = None,
+) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Colour (in front of black), expected depth and opacity of rays.
+
+    The same as ``accumulate(weights, rgb)``, `expected_depth` and ``accumulate(weights)``, in
+    one pass over packed intervals.
+    """
+    if ray_indices is None:
+        colour, total, opacity = (accumulate(weights, v) for v in (rgb, mid, None))
+    else:
+        choice, values = _packed("composite", weights, rgb, mid)
+        layout = _layout(ray_indices, n_rays, offsets)
+        colour, total, opacity = choice.function(*values, *layout)
+    return colour, _mean(total, opacity), opacity
 
 
 @torch.no_grad()
@@ -186,6 +257,7 @@ def median_depth(
     t1: Float[Tensor, "*shape"],
     ray_indices: Rayed = None,
     n_rays: int | None = None,
+    offsets: Offsets = None,
 ) -> Float[Tensor, "n"]:
     """First distance t with transmittance <= 1/2; 0 where the ray never gets that dark.
 
@@ -199,7 +271,7 @@ def median_depth(
     # Rounding can make a second crossing only where T hovers at 1/2: the sum of a product with
     # the first one's mask is that one's distance.
     first = crossing & (exclusive_sum(crossing.to(t.dtype), ray_indices) == 0)
-    return accumulate(first.to(t.dtype), torch.where(first, t, 0.0), ray_indices, n_rays)
+    return accumulate(first.to(t.dtype), torch.where(first, t, 0.0), ray_indices, n_rays, offsets)
 
 
 def distortion_loss(
@@ -208,6 +280,7 @@ def distortion_loss(
     t1: Float[Tensor, "*shape"],
     ray_indices: Rayed = None,
     n_rays: int | None = None,
+    offsets: Offsets = None,
 ) -> Float[Tensor, "n"]:
     """Spread of the weights, per ray, in time linear in the samples.
 
@@ -220,7 +293,8 @@ def distortion_loss(
     mass = exclusive_sum(weights, ray_indices)
     moment = exclusive_sum(weights * mid, ray_indices)
     pairs = 2 * weights * (mid * mass - moment)
-    return accumulate(pairs + weights.square() * delta / 3, None, ray_indices, n_rays)
+    spread = pairs + weights.square() * delta / 3
+    return accumulate(spread, None, ray_indices, n_rays, offsets)
 
 
 def over_background(
@@ -236,6 +310,7 @@ __all__ = [
     "MAX_OPTICAL_DEPTH",
     "accumulate",
     "alpha_from_density",
+    "composite",
     "distortion_loss",
     "exclusive_prod",
     "exclusive_sum",
@@ -244,10 +319,11 @@ __all__ = [
     "median_depth",
     "over_background",
     "pack_info",
-    "packed_weights",
+    "ray_offsets",
     "transmittance_from_alpha",
     "transmittance_from_density",
     "visibility",
+    "visibility_from_density",
     "weights_from_alpha",
     "weights_from_density",
 ]

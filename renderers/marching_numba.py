@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from polyfield.renderers.kernels.threads import share
+from polyfield.renderers.kernels.launch import launch as share
 from polyfield.renderers.marching import Lattice
 from polyfield.renderers.types import Rays
 

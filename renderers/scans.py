@@ -12,6 +12,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polyfield.backend import Implementation, implement, resolve
+
+implement(
+    Implementation(
+        op="packed-select",
+        backend="torch",
+        path="polyfield.renderers.scans:select_packed_torch",
+        dtypes=("bool",),
+    )
+)
+implement(
+    Implementation(
+        op="packed-select",
+        backend="numba",
+        path="polyfield.renderers.compositing_numba:packed_select",
+        devices=("cpu",),
+        dtypes=("bool",),
+        requires=("numba",),
+        priority=10,
+    )
+)
+
 
 def pack_info(
     ray_indices: Int64[Tensor, "m"], n_rays: int
@@ -24,6 +46,35 @@ def pack_info(
     counts = torch.zeros(n_rays, dtype=torch.int64, device=ray_indices.device)
     counts = counts.index_add(0, ray_indices, torch.ones_like(ray_indices))
     return counts.cumsum(0) - counts, counts
+
+
+def ray_offsets(ray_indices: Int64[Tensor, "m"], n_rays: int) -> Int64[Tensor, "n1"]:
+    """Where the values of each ray begin, and the end: ray r owns offsets[r]:offsets[r + 1].
+
+    >>> ray_offsets(torch.tensor([0, 0, 2]), 3)
+    tensor([0, 2, 2, 3])
+    """
+    counts = torch.zeros(n_rays + 1, dtype=torch.int64, device=ray_indices.device)
+    return counts.index_add(0, ray_indices + 1, torch.ones_like(ray_indices)).cumsum(0)
+
+
+def select_packed(
+    kept: Bool[Tensor, "m"], offsets: Int64[Tensor, "n1"]
+) -> tuple[Int64[Tensor, "k"], Int64[Tensor, "n1"]]:
+    """Positions of the packed values that are kept, and the offsets of what is left.
+
+    >>> select_packed(torch.tensor([True, False, True]), torch.tensor([0, 2, 2, 3]))
+    (tensor([0, 2]), tensor([0, 1, 1, 2]))
+    """
+    return resolve("packed-select", device=kept.device.type, dtype="bool").function(kept, offsets)
+
+
+def select_packed_torch(
+    kept: Bool[Tensor, "m"], offsets: Int64[Tensor, "n1"]
+) -> tuple[Int64[Tensor, "k"], Int64[Tensor, "n1"]]:
+    """Reference of the operation ``packed-select``."""
+    before = torch.cat([offsets[:1], kept.cumsum(0)])
+    return kept.nonzero()[:, 0], before[offsets]
 
 
 def last_of_ray(ray_indices: Int64[Tensor, "m"]) -> Bool[Tensor, "m"]:

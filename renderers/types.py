@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from polyfield.renderers.scans import ray_offsets, select_packed
 
 R = TypeVar("R", bound="Rays")
 
@@ -71,13 +73,20 @@ class Rays:
 class Intervals:
     """Intervals [t0, t1] along rays: dense (N, S), or packed (M,) with a sorted ray index each.
 
-    Packed rays may own any number of intervals, none included.
+    Packed rays may own any number of intervals, none included. `offsets`, where whoever packed
+    them knows it, spares others the counting: ray r owns offsets[r]:offsets[r + 1].
     """
 
     t0: Float[Tensor, "*shape"]
     t1: Float[Tensor, "*shape"]
     n_rays: int
     ray_indices: Int64[Tensor, "m"] | None = None
+    offsets: Int64[Tensor, "n1"] | None = None
+
+    @property
+    def layout(self) -> tuple[Tensor | None, int, Tensor | None]:
+        """Ray indices, number of rays and offsets, as the functions of `compositing` take them."""
+        return self.ray_indices, self.n_rays, self.offsets
 
     @property
     def packed(self) -> bool:
@@ -92,8 +101,18 @@ class Intervals:
     def per_ray(self, values: Tensor) -> Tensor:
         """Per-ray `values` (N, ...) spread over the intervals: (N, S, ...) or (M, ...)."""
         if self.ray_indices is not None:
-            return values[self.ray_indices]
+            return values.index_select(0, self.ray_indices)
         return values[:, None].expand(*self.t0.shape, *values.shape[1:])
+
+    def select(self, kept: Bool[Tensor, "m"]) -> tuple[Intervals, Int64[Tensor, "k"]]:
+        """The packed intervals of a mask, and their positions among these."""
+        assert self.ray_indices is not None, "dense intervals cannot lose some"
+        offsets = self.offsets
+        if offsets is None:
+            offsets = ray_offsets(self.ray_indices, self.n_rays)
+        at, offsets = select_packed(kept, offsets)
+        t0, t1, rays = (v.index_select(0, at) for v in (self.t0, self.t1, self.ray_indices))
+        return Intervals(t0, t1, self.n_rays, rays, offsets), at
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,12 @@ from polyfield.encodings.contraction import uncontract
 from polyfield.errors import ConfigError
 from polyfield.registry import register
 from polyfield.renderers.cameras import Cameras
-from polyfield.renderers.compositing import (
-    alpha_from_density,
-    transmittance_from_density,
-    visibility,
-)
+from polyfield.renderers.compositing import visibility_from_density
 from polyfield.renderers.marching import Lattice, cell_indices, march
 from polyfield.renderers.pdf import uniforms
+from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
 from polyfield.renderers.types import Intervals, Rays, Samples
-from polyfield.renderers.volume import positions
 
 # Points per density query of an update, and the farthest point a contracted cell stands for.
 _QUERY = 2**18
@@ -124,13 +120,14 @@ class OccupancyGrid(Sampler):
         if threshold > 0:
             threshold = min(threshold, float(self._mean()))
         sigma, delta = field.density(positions(rays, intervals)), intervals.t1 - intervals.t0
-        reaching = transmittance_from_density(sigma, delta, intervals.ray_indices)
-        seen = visibility(
-            reaching, alpha_from_density(sigma, delta), self.config.early_stop_eps, threshold
+        seen = visibility_from_density(
+            sigma,
+            delta,
+            *intervals.layout,
+            early_stop_eps=self.config.early_stop_eps,
+            alpha_threshold=threshold,
         )
-        return Intervals(
-            intervals.t0[seen], intervals.t1[seen], intervals.n_rays, intervals.ray_indices[seen]
-        )
+        return intervals.select(seen)[0]
 
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:
         """Look at the field again: at all cells while warming up, then at some.
