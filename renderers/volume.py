@@ -15,13 +15,15 @@ from torch import Tensor
 from polyfield.registry import register
 from polyfield.renderers.compositing import (
     accumulate,
+    composite,
     distortion_loss,
     exclusive_sum,
-    expected_depth,
     median_depth,
     over_background,
+    visibility_from_density,
     weights_from_density,
 )
+from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import Sampler
 from polyfield.renderers.types import Intervals, Rays, Rendered
 
@@ -33,7 +35,9 @@ class VolumeConfig:
     opaque_background: bool = False
     """The last interval of a ray absorbs all that is left, so that every ray ends in the scene."""
     early_stop_eps: float = 0.0
-    """Colour is not evaluated where less than this share of the light arrives (0: everywhere)."""
+    """Samples that less than this share of the light reaches are left out (0: none are)."""
+    alpha_threshold: float = 0.0
+    """Packed samples of less opacity than this are left out."""
     normals: bool = False
     """Also render normals, from the gradient of the density."""
     median_depth: bool = False
@@ -42,8 +46,9 @@ class VolumeConfig:
     """Also give the distortion of the weights per ray, in distance normalised by far."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.early_stop_eps < 1:
-            raise ValueError(f"early_stop_eps must be in [0, 1), got {self.early_stop_eps}")
+        for name in ("early_stop_eps", "alpha_threshold"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 @register(
@@ -87,68 +92,100 @@ def render_volume(
 def render_intervals(
     field: Any, rays: Rays, intervals: Intervals, config: VolumeConfig | None = None
 ) -> Rendered:
-    """Render given intervals in front of black."""
+    """Render given intervals in front of black; packed ones that hardly count are left out."""
     config = config or VolumeConfig()
-    t0, t1, mid = intervals.t0, intervals.t1, intervals.mid
-    layout = (intervals.ray_indices, intervals.n_rays)
-    x = positions(rays, intervals)
-
-    def weigh(sigma: Tensor) -> Tensor:
-        return weights_from_density(sigma, t1 - t0, *layout, opaque=config.opaque_background)
-
-    apart = intervals.packed or config.early_stop_eps > 0
-    if apart and rays.times is None and hasattr(field, "density_and_features"):
-        weights, rgb = _colours_apart(field, rays, intervals, x, weigh, config.early_stop_eps)
+    static = rays.times is None and hasattr(field, "density_and_features")
+    if static and intervals.packed:
+        intervals, x, sigma, rgb = _look_at_lit(field, rays, intervals, config)
+        weights = _weigh(sigma, intervals, config)
+    elif static and config.early_stop_eps > 0:
+        x = positions(rays, intervals)
+        weights, rgb = _colour_lit(field, rays, intervals, x, config)
     else:
+        x = positions(rays, intervals)
         time = () if rays.times is None else (intervals.per_ray(rays.times),)
         sample = field(x, intervals.per_ray(rays.seen_along), *time)
-        weights = weigh(sample.sigma)
-        rgb = accumulate(weights, sample.rgb, *layout)
+        weights, rgb = _weigh(sample.sigma, intervals, config), sample.rgb
+    colour, depth, opacity = composite(weights, rgb, intervals.mid, *intervals.layout)
+    return Rendered(
+        rgb=colour,
+        depth=depth,
+        opacity=opacity,
+        normals=_normals(field, x, weights, intervals) if config.normals else None,
+        extras=_extras(weights, rays, intervals, config),
+    )
 
-    extras = {
+
+def _weigh(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
+    delta = intervals.t1 - intervals.t0
+    return weights_from_density(
+        sigma, delta, *intervals.layout, opaque=config.opaque_background
+    )  # fmt: skip
+
+
+def _look_at_lit(
+    field: Any, rays: Rays, intervals: Intervals, config: VolumeConfig
+) -> tuple[Intervals, Tensor, Tensor, Tensor]:
+    """The packed intervals that light reaches, their positions, densities and colours.
+
+    With gradients, a first look at the densities alone, without gradients, says which intervals
+    count: what the others would cost is many times that.
+    """
+    x = positions(rays, intervals)
+    prune = config.early_stop_eps > 0 or config.alpha_threshold > 0
+    if prune and torch.is_grad_enabled():
+        with torch.no_grad():
+            lit = _lit(field.density(x), intervals, config)
+        intervals, at = intervals.select(lit)
+        x = x.index_select(0, at)
+    sigma, features = field.density_and_features(x)
+    if prune and not torch.is_grad_enabled():
+        intervals, at = intervals.select(_lit(sigma, intervals, config))
+        x, sigma, features = (v.index_select(0, at) for v in (x, sigma, features))
+    rgb = field.colour(features, rays.seen_along, intervals.ray_indices)
+    return intervals, x, sigma, rgb
+
+
+def _lit(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
+    return visibility_from_density(
+        sigma,
+        intervals.t1 - intervals.t0,
+        *intervals.layout,
+        early_stop_eps=config.early_stop_eps,
+        alpha_threshold=config.alpha_threshold,
+    )
+
+
+def _colour_lit(
+    field: Any, rays: Rays, intervals: Intervals, x: Tensor, config: VolumeConfig
+) -> tuple[Tensor, Tensor]:
+    """Weights of all dense intervals, and colours where the transmittance is at least eps."""
+    sigma, features = field.density_and_features(x)
+    weights = _weigh(sigma, intervals, config)
+    lit = 1 - exclusive_sum(weights.detach()) >= config.early_stop_eps
+    colours = field.colour(features[lit], rays.seen_along, lit.nonzero()[:, 0])
+    rgb = colours.new_zeros(*weights.shape, colours.shape[-1])
+    return weights, rgb.index_put((lit,), colours)
+
+
+def _extras(
+    weights: Tensor, rays: Rays, intervals: Intervals, config: VolumeConfig
+) -> dict[str, Any]:
+    t0, t1 = intervals.t0, intervals.t1
+    extras: dict[str, Any] = {
         "weights": weights,
         "intervals": intervals,
         "samples": torch.tensor(t0.numel(), device=t0.device),
     }
     if config.median_depth:
-        extras["median_depth"] = median_depth(weights, t0, t1, *layout)
+        extras["median_depth"] = median_depth(weights, t0, t1, *intervals.layout)
     if config.distortion:
         far = intervals.per_ray(rays.far).clamp(min=1e-6)
-        extras["distortion"] = distortion_loss(weights, t0 / far, t1 / far, *layout)
-    return Rendered(
-        rgb=rgb,
-        depth=expected_depth(weights, mid, *layout),
-        opacity=accumulate(weights, None, *layout),
-        normals=_normals(field, x, weights, layout) if config.normals else None,
-        extras=extras,
-    )
+        extras["distortion"] = distortion_loss(weights, t0 / far, t1 / far, *intervals.layout)
+    return extras
 
 
-def positions(rays: Rays, intervals: Intervals) -> Float[Tensor, "*shape 3"]:
-    """Midpoints of intervals in the scene box."""
-    o, d = intervals.per_ray(rays.origins), intervals.per_ray(rays.directions)
-    return o + intervals.mid[..., None] * d
-
-
-def _colours_apart(
-    field: Any, rays: Rays, intervals: Intervals, x: Tensor, weigh: Any, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Weights of all samples and colours of the rays; directions are encoded once per ray.
-
-    Colours are asked for only where the transmittance is at least eps.
-    """
-    sigma, features = field.density_and_features(x)
-    weights, index = weigh(sigma), intervals.ray_indices
-    arriving = weights
-    if eps > 0:
-        lit = 1 - exclusive_sum(weights.detach(), index) >= eps
-        index = lit.nonzero()[:, 0] if index is None else index[lit]
-        features, arriving = features[lit], weights[lit]
-    rgb = field.colour(features, rays.seen_along, index)
-    return weights, accumulate(arriving, rgb, index, intervals.n_rays)
-
-
-def _normals(field: Any, x: Tensor, weights: Tensor, layout: tuple) -> Tensor:
+def _normals(field: Any, x: Tensor, weights: Tensor, intervals: Intervals) -> Tensor:
     """Unit normals: the weighted direction in which the density falls."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -156,4 +193,4 @@ def _normals(field: Any, x: Tensor, weights: Tensor, layout: tuple) -> Tensor:
         sigma = field.density(x)
         (gradient,) = torch.autograd.grad(sigma.sum(), x, create_graph=differentiable)
     normals = torch.nn.functional.normalize(-gradient, dim=-1)
-    return torch.nn.functional.normalize(accumulate(weights, normals, *layout), dim=-1)
+    return torch.nn.functional.normalize(accumulate(weights, normals, *intervals.layout), dim=-1)

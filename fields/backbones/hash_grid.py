@@ -75,12 +75,13 @@ PRESETS = {
     "cpu": {
         "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
         "field": {**_NGP_HEADS, "hidden": [64], "density_shift": -1.0},
-        # one look at the density a step, and colour only where light arrives
-        "renderer": {"type": "volume", "early_stop_eps": 0.01},
+        # gradients only for samples that light reaches and that absorb some of it
+        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-4},
         "sampler": {
             "type": "occupancy-grid",
             "resolution": 64,
             "steps": 256,
+            "dilate": False,
             "early_stop_eps": 0.0,
         },
         # random backgrounds keep transparent pixels from being filled with white fog
