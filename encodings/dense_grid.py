@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -64,3 +65,7 @@ class DenseGridEncoding(Encoding):
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Interpolated features at x in [-1, 1]."""
         return hash_encode(x, self.table, self.layout)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The table, of which only the nodes around samples move."""
+        return [{"params": [self.table], "lr": lr, "sparse": True}]

@@ -109,5 +109,6 @@ class HashGridEncoding(Encoding):
         return hash_encode(x, self.table, self.layout)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The table, with the tiny Adam epsilon that lets rarely seen entries move (section 4)."""
-        return [{"params": [self.table], "lr": lr, "eps": 1e-15, "weight_decay": 0.0}]
+        """The table: a tiny epsilon lets rarely seen entries move, unseen ones stay (section 4)."""
+        own = {"eps": 1e-15, "weight_decay": 0.0, "sparse": True}
+        return [{"params": [self.table], "lr": lr, **own}]

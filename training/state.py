@@ -12,6 +12,7 @@ from torch import Tensor
 from polyfield.errors import RunError, TrainingError
 from polyfield.run import RunDirectory
 from polyfield.training.model import Model
+from polyfield.training.optimisers import Adam
 from polyfield.training.settings import FitConfig
 
 
@@ -56,12 +57,12 @@ class FitState:
             self.totals[name] = self.totals.get(name, 0) + value
 
 
-def make_optimiser(model: Model, config: FitConfig) -> torch.optim.Adam:
+def make_optimiser(model: Model, config: FitConfig) -> Adam:
     """Adam over the model's groups; every group remembers its base rate as ``base_lr``."""
     groups = [{"weight_decay": config.weight_decay, **g} for g in model.parameter_groups(config.lr)]
     for group in groups:
         group["base_lr"] = group["lr"]
-    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    return Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
 
 def make_generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
@@ -153,6 +154,6 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, T
     for index, values in found.items():
         parameter = parameters[index]
         optimiser.state[parameter] = {
-            key: value.to(parameter.device) if key != "step" or parameter.is_cuda else value
+            key: value if key == "step" else value.to(parameter.device)
             for key, value in values.items()
         }
