@@ -85,12 +85,22 @@ class FollowField(BasePolicy):
 class HoldSamples(BasePolicy):
     """Adapts the number of rays so that a step holds ``target_samples`` samples (Müller 2022).
 
-    The number moves by at most a factor of two a step, in multiples of 256.
+    Small steps at the start, because many rough corrections beat few exact ones there; larger
+    ones towards the end (``target_samples_final``), where noise is what is left to remove. The
+    number of rays moves by at most a factor of two a step, in multiples of 256.
     """
+
+    @staticmethod
+    def target(config: FitConfig, fraction: float) -> int | None:
+        """Samples to hold at a share of the budget."""
+        if config.target_samples is None:
+            return None
+        last = config.target_samples_final or config.target_samples
+        return round(config.target_samples * (last / config.target_samples) ** fraction)
 
     def after_step(self, state: FitState) -> None:
         """Choose the next number of rays."""
-        target = state.config.target_samples
+        target = self.target(state.config, state.fraction)
         measured = state.last["samples"]
         if target is None:
             return

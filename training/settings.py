@@ -39,6 +39,8 @@ class FitConfig:
     """Rays per step at the start."""
     target_samples: int | None = None
     """Samples per step to hold by adapting the number of rays (None: rays stay as they are)."""
+    target_samples_final: int | None = None
+    """Samples per step at the end, approached exponentially (None: as at the start)."""
     max_rays: int = 65536
     """Upper bound of the adapted number of rays."""
     lr: float = 1e-2
@@ -84,7 +86,7 @@ class FitConfig:
         for name in ("eps", "weight_decay", "warmup", "crop_steps", "checks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("steps", "minutes", "target_samples", "clip"):
+        for name in ("steps", "minutes", "target_samples", "target_samples_final", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value}")

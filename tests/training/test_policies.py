@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -85,6 +86,17 @@ def test_rays_stay_within_their_bounds():
     s = state(FitConfig(rays=4096, max_rays=5000, target_samples=10**9), last={"samples": 1})
     HoldSamples().after_step(s)
     assert s.rays == 5000
+
+
+@pytest.mark.parametrize(("fraction", "samples"), [(0.0, 1000), (0.5, 4000), (1.0, 16000)])
+def test_the_samples_of_a_step_grow_exponentially(fraction, samples):
+    config = FitConfig(target_samples=1000, target_samples_final=16000)
+    assert HoldSamples.target(config, fraction) == samples
+    s = state(config, rays=2048, seconds=0.0, last={"samples": 2048})
+    s.config = replace(config, steps=100)
+    s.step = round(100 * fraction)
+    HoldSamples().after_step(s)
+    assert s.rays == min(4096, max(1024, samples // 256 * 256))
 
 
 def test_without_a_target_rays_stay():
