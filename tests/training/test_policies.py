@@ -96,7 +96,7 @@ def test_the_samples_of_a_step_grow_exponentially(fraction, samples):
     s.config = replace(config, steps=100)
     s.step = round(100 * fraction)
     HoldSamples().after_step(s)
-    assert s.rays == min(4096, max(1024, samples // 256 * 256))
+    assert s.rays == round(min(4096, max(1024, samples)) / 256) * 256
 
 
 def test_without_a_target_rays_stay():
