@@ -55,6 +55,17 @@ class RadianceConfig:
             raise ValueError(f"rgb_padding must not be negative, got {self.rgb_padding}")
 
 
+def _all_inside(x: Tensor) -> bool:
+    """Whether all points are known to lie in the box: samplers that clip rays to it see to that.
+
+    Only asked on the CPU, where the answer is cheap; elsewhere it would wait for the device.
+    """
+    if x.device.type != "cpu" or not x.numel():
+        return False
+    low, high = x.detach().aminmax()
+    return float(low) >= -1 and float(high) <= 1
+
+
 @register("radiance", kind="fields", config=RadianceConfig)
 class RadianceField(nn.Module):
     """Density and view-dependent colour of points.
@@ -117,9 +128,9 @@ class RadianceField(nn.Module):
 
     def features(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch F"]:
         """The backbone's features at x (supervision level ``feature``)."""
-        if self.contraction == "none":
-            return self.backbone(x.clamp(-1, 1))
-        return self.backbone(contract(x, self.contraction))
+        if self.contraction != "none":
+            return self.backbone(contract(x, self.contraction))
+        return self.backbone(x if _all_inside(x) else x.clamp(-1, 1))
 
     def density_and_features(
         self, x: Float[Tensor, "*batch 3"]
@@ -129,7 +140,7 @@ class RadianceField(nn.Module):
         raw = features if self.density_head is None else self.density_head(features)
         shifted = raw[..., 0].to(x.dtype) + self.config.density_shift
         sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
-        if self.contraction == "none":
+        if self.contraction == "none" and not _all_inside(x):
             sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
         return sigma, features
 
