@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate
+from operator import mul
 
 import torch
 from jaxtyping import Float, Int64
@@ -145,7 +146,8 @@ def corners(
         fraction = fraction * fraction * (3 - 2 * fraction)
     bits = _corner_bits(layout.in_dim, u.device)
     coords = cell.long()[:, None] + bits
-    weight = torch.where(bits.bool(), fraction[:, None], 1 - fraction[:, None]).prod(-1)
+    sides = torch.where(bits.bool(), fraction[:, None], 1 - fraction[:, None]).unbind(-1)
+    weight = reduce(mul, sides)  # prod's second derivative divides: noise, or worse at zeros
     size = layout.sizes[level]
     if layout.hashed[level]:
         return spatial_hash(coords) % size, weight
@@ -164,7 +166,9 @@ def hash_encode_torch(
     # split, not slices: its backward concatenates once instead of zero-filling per level
     for level, part in enumerate(table.split(layout.sizes)):
         index, weight = corners(u, layout, level)
-        features.append((embedding(index, part) * weight[..., None]).sum(-2))
+        # embedding's backward is the fast one, but its second fails on empty batches
+        entries = embedding(index, part) if len(x) else part[index]
+        features.append((entries * weight[..., None]).sum(-2))
     return torch.cat(features, -1)
 
 
@@ -204,6 +208,7 @@ implement(
         path="polyfield.encodings.hash_grid_numba:hash_encode_numba",
         devices=("cpu",),
         requires=("numba",),
+        second_order=True,
         priority=10,
     )
 )

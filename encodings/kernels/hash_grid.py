@@ -1,228 +1,292 @@
 """Numba kernels of the grid lookup; see `polyfield.encodings.grid` for conventions.
 
-Work goes in blocks of `BLOCK` points: first the indices and weights of all corners, in simple
-loops that vectorise, then the lookups. Floating point stays strict (no fast-math), so that
-positions round as in the torch reference and fall into the same cells.
+Work goes in blocks of `BLOCK` points: first the indices and weights of all corners, in loops that
+vectorise over points, then the lookups, which vectorise over features. Floating point stays strict
+(no fast-math), so that positions round as in the torch reference and fall into the same cells.
 
-x: (N, D) in [-1, 1]; table: (entries, F); like: tuples whose lengths, D's corners and F, are
-compile-time constants; geometry: the arrays of `hash_grid_numba`.
+inputs: the points, flat, block after block of D rows of BLOCK coordinates in [-1, 1], the last one
+padded; and directions in the same layout, or nothing. Where directions are given, the corner
+weights W are replaced by their derivatives along them, V = sum_d along_d dW / dx_d.
+table, grad, out: flat, of shapes (entries, F) and (N, L * F). like: tuples whose lengths, D's
+corners, F and D, are compile-time constants. geometry: what `hash_grid_numba` makes of a layout.
+
+Scratch of a block: index and weight, a row per corner; low, high (what the lower and upper node
+of an axis add to the index), upper (weight of the upper node), slope and curve (its derivatives in
+p) and tilt (its derivative along the direction): four rows each, of zeros beyond D.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from polyfield.encodings.grid import PRIMES
 from polyfield.encodings.kernels.jit import jit
+from polyfield.encodings.kernels.rows import add_scaled, dot_rows, load_row, store_row, zero_row
 
 BLOCK = 256
 CLAMP, WRAP, HASH = 0, 1, 2
-_PRIMES = np.array(PRIMES, dtype=np.uint32)
-_ONE, _HALF, _TWO, _THREE, _SIX = (np.float32(v) for v in (1, 0.5, 2, 3, 6))
+_ZERO, _ONE, _HALF, _TWO, _THREE, _SIX = (np.float32(v) for v in (0, 1, 0.5, 2, 3, 6))
 
 
 @jit
-def _axis(x, scale, shift, smooth, cell, fraction, slope):
-    """Cell, weight of the upper node and its slope in p, of one coordinate of a block."""
-    for b in range(x.shape[0]):
-        p = (x[b] + _ONE) * _HALF * scale + shift
-        c = np.int32(p)
-        if p < np.float32(c):
-            c -= np.int32(1)
-        f = p - np.float32(c)
-        cell[b] = c
-        fraction[b] = f * f * (_THREE - _TWO * f) if smooth else f
-        slope[b] = _SIX * f * (_ONE - f) if smooth else _ONE
+def _rows(count):
+    """Rows of zeros for a block, from a cache line's first byte on."""
+    buffer = np.zeros(count * BLOCK + 16, np.float32)
+    skip = (-(buffer.ctypes.data >> 2)) & 15
+    return buffer[skip : skip + count * BLOCK]
 
 
 @jit
-def _terms(cell, n, d, mode, resolution, low, high):
-    """What the lower and upper node along dimension d add to (or XOR into) the index."""
-    if mode == HASH:
-        factor = _PRIMES[d]
-    else:
-        factor = np.uint32(resolution**d)
-    last = np.int32(resolution - 1)
-    if mode == CLAMP:
-        for b in range(n):
-            c = cell[b]
-            low[b] = np.uint32(min(max(c, np.int32(0)), last)) * factor
-            high[b] = np.uint32(min(max(c + np.int32(1), np.int32(0)), last)) * factor
-    else:
-        for b in range(n):
-            low[b] = np.uint32(cell[b]) * factor
-            high[b] = np.uint32(cell[b] + np.int32(1)) * factor
+def _scratch(corners):
+    """Rows for a block: (low, high, index) of uint32, (upper, slope, curve, tilt, weight)."""
+    indices = _rows(4).view(np.uint32), _rows(4).view(np.uint32), _rows(corners).view(np.uint32)
+    return indices, (_rows(4), _rows(4), _rows(4), _rows(4), _rows(corners))
 
 
 @jit
-def _spread(n, d, mode, low, high, fraction, index, weight):
-    """Double the corners of a block: those so far take the lower node, their copies the upper."""
-    half = 1 << d
-    for c in range(half):
-        if mode == HASH:
-            for b in range(n):
-                index[c + half, b] = index[c, b] ^ high[b]
-                index[c, b] ^= low[b]
+def _nodes(x, geometry, level, dims, indices, weights):
+    """Both nodes of each axis, and the weight of the upper one with its derivatives in p."""
+    scales, shift, smooth, factors, limits, _, _ = geometry
+    low, high, _ = indices
+    upper, slope, curve, _, _ = weights
+    scale, lowest, last = scales[level], limits[level, 0], limits[level, 1]
+    for d in range(len(dims)):
+        factor = factors[level, d]
+        for b in range(d * BLOCK, (d + 1) * BLOCK):
+            p = (x[b] + _ONE) * _HALF * scale + shift
+            cell = np.floor(p)
+            i = np.int32(cell)
+            low[b] = np.uint32(min(max(i, lowest), last)) * factor
+            high[b] = np.uint32(min(max(np.int32(i + np.int32(1)), lowest), last)) * factor
+            upper[b] = p - cell
+        if smooth:
+            for b in range(d * BLOCK, (d + 1) * BLOCK):
+                f = upper[b]
+                upper[b] = f * f * (_THREE - _TWO * f)
+                slope[b] = _SIX * f * (_ONE - f)
+                curve[b] = _SIX * (_ONE - _TWO * f)
         else:
-            for b in range(n):
-                index[c + half, b] = index[c, b] + high[b]
-                index[c, b] += low[b]
-        for b in range(n):
-            weight[c + half, b] = weight[c, b] * fraction[b]
-            weight[c, b] *= _ONE - fraction[b]
+            slope[d * BLOCK : (d + 1) * BLOCK] = _ONE
 
 
 @jit
-def _corners(x, geometry, level, index, weight, fraction, slope):
-    """Fill index and weight (2**D, BLOCK), fraction and slope (D, BLOCK) for a block of points."""
-    scales, shift, smooth, resolutions, offsets, modes = geometry
-    n, mode = x.shape[0], modes[level]
+def _side(weight, upper):
+    """Weight of one of an axis' two nodes."""
+    return weight if upper else _ONE - weight
+
+
+@jit
+def _signed(value, upper):
+    """Derivative of `_side`."""
+    return value if upper else -value
+
+
+@jit
+def _product(p, dp, q, dq):
+    """p * q and its derivative."""
+    return p * q, p * dq + dp * q
+
+
+@jit
+def _index_corners(indices, hashed, mask, corners):
+    low, high, index = indices
+    for b in range(BLOCK):
+        l0, l1, l2, l3 = low[b], low[BLOCK + b], low[2 * BLOCK + b], low[3 * BLOCK + b]
+        h0, h1, h2, h3 = high[b], high[BLOCK + b], high[2 * BLOCK + b], high[3 * BLOCK + b]
+        for c in range(len(corners)):
+            i0, i1 = (h0 if c & 1 else l0), (h1 if c & 2 else l1)
+            i2, i3 = (h2 if c & 4 else l2), (h3 if c & 8 else l3)
+            if hashed:
+                index[c * BLOCK + b] = (i0 ^ i1 ^ i2 ^ i3) & mask
+            else:
+                index[c * BLOCK + b] = i0 + i1 + i2 + i3
+
+
+@jit
+def _weigh_corners(weights, corners):
+    upper, weight = weights[0], weights[4]
+    for b in range(BLOCK):
+        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
+        for c in range(len(corners)):
+            w = _side(u0, c & 1) * _side(u1, c & 2)
+            weight[c * BLOCK + b] = w * _side(u2, c & 4) * _side(u3, c & 8)
+
+
+@jit
+def _tilt_corners(along, half_scale, weights, corners):
+    """The weights' derivatives along directions, in place of the weights."""
+    upper, slope, _, tilt, weight = weights
+    for b in range(len(along)):
+        tilt[b] = along[b] * slope[b] * half_scale
+    for b in range(BLOCK):
+        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
+        t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
+        for c in range(len(corners)):
+            p, dp = _side(u0, c & 1), _signed(t0, c & 1)
+            p, dp = _product(p, dp, _side(u1, c & 2), _signed(t1, c & 2))
+            p, dp = _product(p, dp, _side(u2, c & 4), _signed(t2, c & 4))
+            p, dp = _product(p, dp, _side(u3, c & 8), _signed(t3, c & 8))
+            weight[c * BLOCK + b] = dp
+
+
+@jit
+def _corners(x, along, geometry, level, corners, dims, indices, weights):
+    """Index and weight of every corner for a block of points, and the rows they are made of."""
+    scales, offsets, modes = geometry[0], geometry[5], geometry[6]
     size = np.uint32(offsets[level + 1] - offsets[level])
-    cell = np.empty(BLOCK, np.int32)
-    low = np.empty(BLOCK, np.uint32)
-    high = np.empty(BLOCK, np.uint32)
-    for b in range(n):
-        index[0, b] = np.uint32(0)
-        weight[0, b] = _ONE
-    for d in range(x.shape[1]):
-        _axis(x[:, d], scales[level], shift, smooth, cell, fraction[d], slope[d])
-        _terms(cell, n, d, mode, resolutions[level], low, high)
-        _spread(n, d, mode, low, high, fraction[d], index, weight)
-    if mode == HASH:
-        for c in range(index.shape[0]):
-            for b in range(n):
-                index[c, b] &= size - np.uint32(1)
-    elif mode == WRAP:
-        for c in range(index.shape[0]):
-            for b in range(n):
-                index[c, b] %= size
+    _nodes(x, geometry, level, dims, indices, weights)
+    _index_corners(indices, modes[level] == HASH, np.uint32(size - np.uint32(1)), corners)
+    if modes[level] == WRAP:
+        index = indices[2]
+        for b in range(len(index)):
+            index[b] %= size
+    if len(along):
+        _tilt_corners(along, scales[level] * _HALF, weights, corners)
+    else:
+        _weigh_corners(weights, corners)
 
 
 @jit
-def _gather(table, index, weight, n, like, out):
-    """out (n, F) = sum over corners of weight times entry."""
-    corners, features = len(like[0]), len(like[1])
-    for b in range(n):
-        if features == 2:  # the common widths, held in registers
-            a0 = a1 = np.float32(0)
-            for c in range(corners):
-                i, w = index[c, b], weight[c, b]
-                a0 += w * table[i, 0]
-                a1 += w * table[i, 1]
-            out[b, 0], out[b, 1] = a0, a1
-        elif features == 4:
-            a0 = a1 = a2 = a3 = np.float32(0)
-            for c in range(corners):
-                i, w = index[c, b], weight[c, b]
-                a0 += w * table[i, 0]
-                a1 += w * table[i, 1]
-                a2 += w * table[i, 2]
-                a3 += w * table[i, 3]
-            out[b, 0], out[b, 1], out[b, 2], out[b, 3] = a0, a1, a2, a3
-        else:
-            for f in range(features):
-                out[b, f] = weight[0, b] * table[index[0, b], f]
-            for c in range(1, corners):
-                i, w = index[c, b], weight[c, b]
-                for f in range(features):
-                    out[b, f] += w * table[i, f]
+def to_blocks(x, points):
+    """Write x (N, D) to points; the padding keeps what it holds."""
+    dims = x.shape[1]
+    for start in range(0, x.shape[0], BLOCK):
+        for d in range(dims):
+            for b in range(min(BLOCK, x.shape[0] - start)):
+                points[start * dims + d * BLOCK + b] = x[start + b, d]
 
 
 @jit
-def forward(x, table, geometry, like, out):
-    """out (N, L * F): features of all levels of a chunk of points."""
-    offsets = geometry[4]
-    corners, features = len(like[0]), len(like[1])
-    index = np.empty((corners, BLOCK), np.uint32)
-    weight = np.empty((corners, BLOCK), np.float32)
-    fraction = np.empty((x.shape[1], BLOCK), np.float32)
-    slope = np.empty((x.shape[1], BLOCK), np.float32)
+def _block(points, block, dims):
+    """Coordinates of one block, or nothing of nothing."""
+    return points[block * dims * BLOCK : (block + 1) * dims * BLOCK]
+
+
+@jit
+def forward(blocks, count, inputs, table, geometry, like, out):
+    """out (N, L * F): features of all levels, for a range of blocks of `count` points."""
+    offsets = geometry[5]
+    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    indices, weights = _scratch(corners)
+    index, weight = indices[2], weights[4]
+    width = (len(offsets) - 1) * features
     for level in range(len(offsets) - 1):
-        part = table[offsets[level] : offsets[level + 1]]
-        first = level * features
-        for start in range(0, x.shape[0], BLOCK):
-            block = x[start : start + BLOCK]
-            n = block.shape[0]
-            _corners(block, geometry, level, index, weight, fraction, slope)
-            _gather(part, index, weight, n, like, out[start : start + n, first : first + features])
+        part = table[offsets[level] * features : offsets[level + 1] * features]
+        for block in range(blocks[0], blocks[1]):
+            x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
+            _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+            first = block * BLOCK * width + level * features
+            for b in range(min(BLOCK, count - block * BLOCK)):
+                total = zero_row(like[1])
+                for c in range(corners):
+                    row = load_row(part, np.int64(index[c * BLOCK + b]) * features, like[1])
+                    total = add_scaled(total, weight[c * BLOCK + b], row)
+                store_row(out, first + b * width, total)
 
 
 @jit
-def backward_table(x, grad, geometry, like, level, rows, out):
-    """Add what `grad` (N, L * F) says to rows[0]:rows[1] of one level to `out` (those rows).
+def backward_table(level, rows, count, inputs, grad, geometry, like, out):
+    """Write what `grad` (N, L * F) says to rows[0]:rows[1] of one level to `out` (those rows).
 
     Points are taken in order, so each sum has one order whatever the split into rows.
     """
-    corners, features = len(like[0]), len(like[1])
-    index = np.empty((corners, BLOCK), np.uint32)
-    weight = np.empty((corners, BLOCK), np.float32)
-    fraction = np.empty((x.shape[1], BLOCK), np.float32)
-    slope = np.empty((x.shape[1], BLOCK), np.float32)
-    lowest, count = np.uint32(rows[0]), np.uint32(rows[1] - rows[0])
-    first = level * features
-    out[:] = 0
-    for start in range(0, x.shape[0], BLOCK):
-        block = x[start : start + BLOCK]
-        _corners(block, geometry, level, index, weight, fraction, slope)
-        for b in range(block.shape[0]):
+    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    indices, weights = _scratch(corners)
+    index, weight = indices[2], weights[4]
+    lowest, kept = np.uint32(rows[0]), np.uint32(rows[1] - rows[0])
+    width = len(geometry[0]) * features
+    out[:] = _ZERO
+    for block in range(-(-count // BLOCK)):
+        x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
+        _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+        first = block * BLOCK * width + level * features
+        for b in range(min(BLOCK, count - block * BLOCK)):
+            row = load_row(grad, first + b * width, like[1])
             for c in range(corners):
-                i = index[c, b] - lowest  # rows below wrap to large numbers
-                if i < count:
-                    for f in range(features):
-                        out[i, f] += weight[c, b] * grad[start + b, first + f]
+                i = np.uint32(index[c * BLOCK + b] - lowest)  # rows below wrap to large numbers
+                if i < kept:
+                    at = np.int64(i) * features
+                    total = load_row(out, at, like[1])
+                    store_row(out, at, add_scaled(total, weight[c * BLOCK + b], row))
 
 
 @jit
-def _dots(table, index, n, like, grad, out):
-    """out (corners, BLOCK): each corner's entry times the gradient of the features."""
-    corners, features = len(like[0]), len(like[1])
-    for b in range(n):
-        for c in range(corners):
-            dot = np.float32(0)
-            for f in range(features):
-                dot += table[index[c, b], f] * grad[b, f]
-            out[c, b] = dot
+def _slopes(dots, half_scale, weights, corners, sums):
+    """Add one level's share of the gradient in x: dots times the weights' derivatives."""
+    upper, slope = weights[0], weights[1]
+    for b in range(BLOCK):
+        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
+        g0 = g1 = g2 = g3 = _ZERO
+        for c in range(len(corners)):
+            s0, s1, s2, s3 = _side(u0, c & 1), _side(u1, c & 2), _side(u2, c & 4), _side(u3, c & 8)
+            dot = dots[c * BLOCK + b]
+            g0 += _signed(dot, c & 1) * (s1 * (s2 * s3))
+            g1 += _signed(dot, c & 2) * (s0 * (s2 * s3))
+            g2 += _signed(dot, c & 4) * ((s0 * s1) * s3)
+            g3 += _signed(dot, c & 8) * ((s0 * s1) * s2)
+        sums[b] += g0 * slope[b] * half_scale
+        sums[BLOCK + b] += g1 * slope[BLOCK + b] * half_scale
+        sums[2 * BLOCK + b] += g2 * slope[2 * BLOCK + b] * half_scale
+        sums[3 * BLOCK + b] += g3 * slope[3 * BLOCK + b] * half_scale
 
 
 @jit
-def _slopes(dots, fraction, slope, half_scale, term, out):
-    """Add one level's share of the gradient in x (n, D) of a block to `out`."""
-    n, dims = out.shape
-    for d in range(dims):
-        for c in range(dots.shape[0]):
-            sign = half_scale if (c >> d) & 1 else -half_scale
-            for b in range(n):
-                term[b] = dots[c, b] * slope[d, b] * sign
-            for e in range(dims):
-                if e != d and (c >> e) & 1:
-                    for b in range(n):
-                        term[b] *= fraction[e, b]
-                elif e != d:
-                    for b in range(n):
-                        term[b] *= _ONE - fraction[e, b]
-            for b in range(n):
-                out[b, d] += term[b]
+def _curves(dots, along, half_scale, weights, corners, sums):
+    """Add one level's share of the Hessian in x times directions."""
+    upper, slope, curve, tilt, _ = weights
+    for b in range(len(along)):
+        curve[b] *= along[b] * half_scale
+    for b in range(BLOCK):
+        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
+        t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
+        k0, k1, k2, k3 = curve[b], curve[BLOCK + b], curve[2 * BLOCK + b], curve[3 * BLOCK + b]
+        m0, m1, m2, m3 = slope[b], slope[BLOCK + b], slope[2 * BLOCK + b], slope[3 * BLOCK + b]
+        g0 = g1 = g2 = g3 = _ZERO
+        for c in range(len(corners)):
+            s0, d0 = _side(u0, c & 1), _signed(t0, c & 1)
+            s1, d1 = _side(u1, c & 2), _signed(t1, c & 2)
+            s2, d2 = _side(u2, c & 4), _signed(t2, c & 4)
+            s3, d3 = _side(u3, c & 8), _signed(t3, c & 8)
+            s01, d01 = _product(s0, d0, s1, d1)
+            s23, d23 = _product(s2, d2, s3, d3)
+            dot = dots[c * BLOCK + b]
+            p, dp = _product(s1, d1, s23, d23)
+            g0 += _signed(dot, c & 1) * (m0 * dp + k0 * p)
+            p, dp = _product(s0, d0, s23, d23)
+            g1 += _signed(dot, c & 2) * (m1 * dp + k1 * p)
+            p, dp = _product(s01, d01, s3, d3)
+            g2 += _signed(dot, c & 4) * (m2 * dp + k2 * p)
+            p, dp = _product(s01, d01, s2, d2)
+            g3 += _signed(dot, c & 8) * (m3 * dp + k3 * p)
+        sums[b] += g0 * half_scale
+        sums[BLOCK + b] += g1 * half_scale
+        sums[2 * BLOCK + b] += g2 * half_scale
+        sums[3 * BLOCK + b] += g3 * half_scale
 
 
 @jit
-def backward_x(x, table, grad, geometry, like, out):
-    """out (N, D): gradient in x of a chunk of points, levels added in order."""
-    scales, offsets = geometry[0], geometry[4]
-    corners, features = len(like[0]), len(like[1])
-    index = np.empty((corners, BLOCK), np.uint32)
-    weight = np.empty((corners, BLOCK), np.float32)
-    fraction = np.empty((x.shape[1], BLOCK), np.float32)
-    slope = np.empty((x.shape[1], BLOCK), np.float32)
-    dots = np.empty((corners, BLOCK), np.float32)
-    term = np.empty(BLOCK, np.float32)
-    out[:] = 0
-    for level in range(len(offsets) - 1):
-        part = table[offsets[level] : offsets[level + 1]]
-        columns = slice(level * features, (level + 1) * features)
-        half_scale = scales[level] * _HALF
-        for start in range(0, x.shape[0], BLOCK):
-            block = x[start : start + BLOCK]
-            stop = start + block.shape[0]
-            _corners(block, geometry, level, index, weight, fraction, slope)
-            _dots(part, index, stop - start, like, grad[start:stop, columns], dots)
-            _slopes(dots, fraction, slope, half_scale, term, out[start:stop])
+def backward_x(blocks, count, inputs, table, grad, geometry, like, out):
+    """out (N, D): gradient in x of a range of blocks, levels added in order."""
+    scales, offsets = geometry[0], geometry[5]
+    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    indices, weights = _scratch(corners)
+    index, dots, sums = indices[2], _rows(corners), _rows(4)
+    width = len(scales) * features
+    for block in range(blocks[0], blocks[1]):
+        x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
+        sums[:] = _ZERO
+        for level in range(len(scales)):
+            part = table[offsets[level] * features : offsets[level + 1] * features]
+            _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+            first = block * BLOCK * width + level * features
+            for b in range(min(BLOCK, count - block * BLOCK)):
+                row = load_row(grad, first + b * width, like[1])
+                for c in range(corners):
+                    entry = load_row(part, np.int64(index[c * BLOCK + b]) * features, like[1])
+                    dots[c * BLOCK + b] = dot_rows(entry, row)
+            if len(u):
+                _curves(dots, u, scales[level] * _HALF, weights, like[0], sums)
+            else:
+                _slopes(dots, scales[level] * _HALF, weights, like[0], sums)
+        for b in range(min(BLOCK, count - block * BLOCK)):
+            for d in range(dims):
+                out[block * BLOCK + b, d] = sums[d * BLOCK + b]

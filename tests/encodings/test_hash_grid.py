@@ -276,10 +276,8 @@ class TestDenseGrid:
         torch.testing.assert_close(grid(at)[:, 0], 2 * at[:, 0] - 3 * at[:, 1] + 1)
 
 
-def test_float64_and_second_order_run_on_torch():
+def test_float64_runs_on_torch():
     assert backend.resolve("hash-encode", device="cpu", dtype="float64").backend == "torch"
-    second = backend.resolve("hash-encode", device="cpu", second_order=True)
-    assert second.backend == "torch"
 
 
 def test_table_that_does_not_fit_the_layout_is_refused():

@@ -146,19 +146,108 @@ def test_several_threads_may_call_it_at_once(threads):
         assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
 
-def test_gradient_of_the_gradient_equals_the_reference():
-    shape = layout(levels=2, interpolation="smoothstep")
-    x, table, grad = inputs(shape, 40)
+def second_order(function, shape, data, cotangents):
+    """Gradients of both gradients (in x and in the table) in x, table and incoming gradient."""
+    leaves = [v.clone().requires_grad_() for v in data]
+    out = function(leaves[0], leaves[1], shape)
+    first = torch.autograd.grad(out, leaves[:2], leaves[2], create_graph=True)
+    options = {"retain_graph": True, "materialize_grads": True}
+    of_slope = torch.autograd.grad(first[0], leaves, cotangents[0], **options)
+    of_table = torch.autograd.grad(first[1], (leaves[0], leaves[2]), cotangents[1], **options)
+    return of_slope + of_table
 
-    def second(function):
-        leaf, entries = x.clone().requires_grad_(), table.clone().requires_grad_()
-        out = function(leaf * 0.9, entries, shape)
-        (first,) = torch.autograd.grad(out, leaf, grad, create_graph=True)
-        return torch.autograd.grad((first**2).sum(), (leaf, entries))
 
-    for got, want in zip(second(hash_encode_numba), second(hash_encode_torch), strict=True):
-        assert want.abs().max() > 0
-        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * want.abs().max().item())
+def assert_second_order_parity(shape, data, seed=9):
+    cotangents = [torch.randn(v.shape, generator=torch.Generator().manual_seed(seed)) for v in data]
+    fast = second_order(hash_encode_numba, shape, data, cotangents)
+    reference = second_order(hash_encode_torch, shape, data, cotangents)
+    for got, want in zip(fast, reference, strict=True):
+        scale = want.abs().max().item() if want.numel() else 0.0
+        torch.testing.assert_close(got, want, atol=5e-6 * scale, rtol=1e-4)
+
+
+class TestGradientsOfGradients:
+    @pytest.mark.parametrize("in_dim", [1, 2, 3, 4])
+    @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+    def test_parity_for_every_size(self, in_dim, interpolation):
+        shape = layout(in_dim, interpolation=interpolation)
+        assert set(shape.hashed) == ({True, False} if in_dim > 1 else {False})
+        assert_second_order_parity(shape, inputs(shape, 301))
+
+    @pytest.mark.parametrize("options", [{"wrap": True}, {"features": 1}, {"features": 4}])
+    def test_parity_of_options(self, options):
+        shape = layout(interpolation="smoothstep", **options)
+        assert_second_order_parity(shape, inputs(shape, 257, spread=1.5))
+
+    @pytest.mark.parametrize("n", [0, 1, 256, 513])
+    def test_parity_at_block_edges(self, n):
+        shape = layout(interpolation="smoothstep")
+        assert_second_order_parity(shape, inputs(shape, n))
+
+    def test_non_contiguous_tensors_are_read_in_the_right_order(self):
+        shape = layout(interpolation="smoothstep")
+        data = [v.T.contiguous().T for v in inputs(shape, 100)]
+        assert_second_order_parity(shape, data)
+
+    def test_linear_weights_have_mixed_second_derivatives_only(self):
+        shape = layout()
+        leaf, table, grad = inputs(shape, 50)
+        leaf.requires_grad_()
+        (first,) = torch.autograd.grad(
+            hash_encode_numba(leaf, table, shape), leaf, grad, create_graph=True
+        )
+        (row,) = torch.autograd.grad(first[:, 0].sum(), leaf)
+        assert row[:, 0].abs().max() == 0 and row[:, 1:].abs().min(0).values.min() > 0
+
+    def test_results_do_not_depend_on_the_number_of_threads(self, threads):
+        shape = layout(levels=3, interpolation="smoothstep")
+        data = inputs(shape, 9000)
+        cotangents = [torch.ones_like(v) for v in data]
+        results = []
+        for n in (1, 2, 5):
+            threads(n)
+            results.append(second_order(hash_encode_numba, shape, data, cotangents))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+    def test_loss_of_the_gradient_trains_what_made_the_points(self):
+        shape = layout(levels=2, interpolation="smoothstep")
+        x, table, grad = inputs(shape, 40)
+
+        def second(function):
+            leaf, entries = x.clone().requires_grad_(), table.clone().requires_grad_()
+            out = function(leaf * 0.9, entries, shape)
+            (first,) = torch.autograd.grad(out, leaf, grad, create_graph=True)
+            return torch.autograd.grad(((first.norm(dim=-1) - 1) ** 2).sum(), (leaf, entries))
+
+        for got, want in zip(second(hash_encode_numba), second(hash_encode_torch), strict=True):
+            assert want.abs().max() > 0
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
+
+    def test_third_derivatives_equal_the_reference(self):
+        shape = layout(levels=2, interpolation="smoothstep")
+        x, table, grad = inputs(shape, 20)
+
+        def third(function):
+            leaf, entries = x.clone().requires_grad_(), table.clone().requires_grad_()
+            # entries that depend on x: what they have in common must not be counted twice
+            out = function(leaf, entries * leaf.mean(), shape)
+            for _ in range(2):
+                (out,) = torch.autograd.grad((out**2).sum(), leaf, create_graph=True)
+            return torch.autograd.grad((out**2).sum(), (leaf, entries))
+
+        for got, want in zip(third(hash_encode_numba), third(hash_encode_torch), strict=True):
+            assert want.abs().max() > 0
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
+
+    def test_reference_is_not_called(self, monkeypatch):
+        def refuse(*_):
+            raise AssertionError("the torch reference ran")
+
+        monkeypatch.setattr("polyfield.encodings.hash_grid_numba.hash_encode_torch", refuse)
+        shape = layout()
+        data = inputs(shape, 10)
+        second_order(hash_encode_numba, shape, data, [torch.ones_like(v) for v in data])
 
 
 def test_points_that_are_no_numbers_give_no_numbers_and_touch_nothing_else():
