@@ -12,35 +12,39 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from polyfield.backend import Implementation, implement, resolve
+from polyfield.backend import Choice, Implementation, implement, resolve
 from polyfield.encodings.contraction import contract
+from polyfield.renderers.scans import ray_offsets
 from polyfield.renderers.spacing import bounded
 from polyfield.renderers.types import Intervals, Rays
 
 # Lattice points the reference looks at in one go: bounds its memory to some 200 MB.
 _REFERENCE_POINTS = 2**21
 
-implement(
-    Implementation(
-        op="march",
-        backend="torch",
-        path="polyfield.renderers.marching:march_lattice",
-        dtypes=("float32", "float64"),
+for _op, _function in (("march", "march_lattice"), ("clearance", "clearance")):
+    _types = ("float32", "float64") if _op == "march" else ("bool",)
+    implement(
+        Implementation(
+            op=_op,
+            backend="torch",
+            path=f"polyfield.renderers.marching:{_function}_torch",
+            dtypes=_types,
+        )
     )
-)
-implement(
-    Implementation(
-        op="march",
-        backend="numba",
-        path="polyfield.renderers.marching_numba:march_lattice",
-        devices=("cpu",),
-        requires=("numba",),
-        priority=10,
+    implement(
+        Implementation(
+            op=_op,
+            backend="numba",
+            path=f"polyfield.renderers.marching_numba:{_function}",
+            devices=("cpu",),
+            dtypes=_types[:1],
+            requires=("numba",),
+            priority=10,
+        )
     )
-)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def march(
     lattice: Lattice,
     contraction: str = "none",
     offset: Float[Tensor, "n"] | None = None,
+    clear: UInt8[Tensor, "r r r"] | None = None,
 ) -> Intervals:
     """Packed intervals whose midpoints lie in occupied cells, ascending along every ray.
 
@@ -93,20 +98,41 @@ def march(
         contraction: ``none`` or ``sphere``.
         offset: Shift of each ray's lattice towards the camera, in [0, 1) steps (None: 0). The
             first interval starts at near in any case, so the ray is always covered.
+        clear: `clearance` of the cells, where known; it only saves time.
     """
-    rays = bounded(rays, contraction)
-    start = lattice.count(rays.near.double())
-    if offset is not None:
-        start = start - offset.double()
-    steps = (lattice.count(rays.far.double()) - start).ceil().clamp(min=0)
-    steps = torch.where(rays.far > rays.near, steps, 0).long()
-    choice = resolve(
-        "march",
-        device=rays.near.device.type,
-        dtype=str(rays.near.dtype).removeprefix("torch."),
-    )
-    t0, t1, ray_indices = choice.function(rays, occupied, lattice, contraction, start, steps)
-    return Intervals(t0, t1, len(rays), ray_indices)
+    if offset is None:
+        offset = torch.zeros_like(rays.near)
+    found = _choice(rays).function(rays, occupied, lattice, contraction, offset, clear)
+    t0, t1, ray_indices, offsets = found
+    return Intervals(t0, t1, len(rays), ray_indices, offsets)
+
+
+def _choice(rays: Rays) -> Choice:
+    device, dtype = rays.near.device.type, str(rays.near.dtype).removeprefix("torch.")
+    return resolve("march", device=device, dtype=dtype)
+
+
+def needs_clearance(rays: Rays) -> bool:
+    """Whether marching these rays makes use of the cells' `clearance` (the reference does not)."""
+    return _choice(rays).backend != "torch"
+
+
+def clearance(occupied: Bool[Tensor, "r r r"]) -> UInt8[Tensor, "r r r"]:
+    """How many cells away the nearest occupied cell is: 0 in occupied cells, at most 254.
+
+    Distances are those of a chess king; where no cell is occupied all are 254.
+    """
+    return resolve("clearance", device=occupied.device.type, dtype="bool").function(occupied)
+
+
+def clearance_torch(occupied: Bool[Tensor, "r r r"]) -> UInt8[Tensor, "r r r"]:
+    """Reference of the operation ``clearance``: let the occupied cells grow until all is full."""
+    out = torch.full(occupied.shape, 254, dtype=torch.uint8, device=occupied.device)
+    grown = occupied.float()[None, None]
+    for distance in range(min(254, occupied.shape[0])):
+        out[(grown[0, 0] > 0) & (out == 254)] = distance
+        grown = torch.nn.functional.max_pool3d(grown, 3, 1, 1)
+    return out
 
 
 def cell_indices(y: Float[Tensor, "*batch 3"], resolution: int) -> Int64[Tensor, "*batch"]:
@@ -115,27 +141,23 @@ def cell_indices(y: Float[Tensor, "*batch 3"], resolution: int) -> Int64[Tensor,
     return (cell[..., 0] * resolution + cell[..., 1]) * resolution + cell[..., 2]
 
 
-def march_lattice(
+def march_lattice_torch(
     rays: Rays,
     occupied: Bool[Tensor, "r r r"],
     lattice: Lattice,
     contraction: str,
-    start: Float64[Tensor, "n"],
-    steps: Int64[Tensor, "n"],
-) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"], Int64[Tensor, "m"]]:
-    """Reference of the operation ``march``: test every step.
-
-    Args:
-        rays: Rays cut to where they may be sampled.
-        occupied: Cells.
-        lattice: The steps.
-        contraction: ``none`` or ``sphere``.
-        start: Lattice position of each ray's first step.
-        steps: Number of steps of each ray.
+    offset: Float[Tensor, "n"],
+    clear: UInt8[Tensor, "r r r"] | None = None,
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"], Int64[Tensor, "m"], Int64[Tensor, "n1"]]:
+    """Reference of the operation ``march``: test every step; arguments as `march`.
 
     Returns:
-        t0, t1 and the ray of every kept step.
+        t0, t1 and the ray of every kept step, and the offsets of the rays.
     """
+    rays = bounded(rays, contraction)
+    start = lattice.count(rays.near.double()) - offset.double()
+    steps = (lattice.count(rays.far.double()) - start).ceil().clamp(min=0)
+    steps = torch.where(rays.far > rays.near, steps, 0).long()
     n, most = len(rays), int(steps.max()) if len(steps) else 0
     chunk = max(1, _REFERENCE_POINTS // max(1, most))
     parts = [
@@ -144,7 +166,7 @@ def march_lattice(
         for i in range(0, max(n, 1), chunk)
     ]  # fmt: skip
     t0, t1, ray_indices = (torch.cat(column) for column in zip(*parts, strict=True))
-    return t0, t1, ray_indices
+    return t0, t1, ray_indices, ray_offsets(ray_indices, n)
 
 
 def _march_chunk(

@@ -1,9 +1,9 @@
 """Numba kernels of ray marching; see `polyfield.renderers.marching` for conventions.
 
-rays: origins, directions, near, far, start, steps; lattice: step and ln(1 + c); cells: occupied
-cells and the clearance of their blocks; marks: a bit per step. Floating point stays strict and
-positions are float32, in the reference's order of operations, so that they fall into the same
-cells.
+rays: origins, directions, near, far and offset; lattice: step and q = ln(1 + c); clearance: for
+every cell, how many cells away the nearest occupied one is (0: occupied). Floating point stays
+strict and positions are float32, in the reference's order of operations, so that they fall into
+the same cells.
 """
 
 from __future__ import annotations
@@ -14,11 +14,59 @@ import numpy as np
 
 from polyfield.encodings.kernels.jit import jit
 
-# Side of the blocks of cells that are jumped at once when empty.
-BLOCK = 8
-_ONE = np.float32(1)
-_HALF = np.float32(0.5)
-_TWO = np.float32(2)
+# Bound of the rounding errors of positions and distances, relative to the farthest distance.
+_ROUNDING = np.float32(1e-6)
+_TINY = np.finfo(np.float32).tiny * 4
+_MOST = np.uint8(254)
+_ZERO, _HALF, _ONE, _TWO = (np.float32(v) for v in (0, 0.5, 1, 2))
+
+
+@jit
+def _from_rows(before, occupied, row):
+    """Distances of a row of cells along z from four rows that are done, and its own cells."""
+    for z in range(row.shape[0]):
+        least = min(min(before[0, z], before[1, z]), min(before[2, z], before[3, z]))
+        row[z] = 0 if occupied[z] else min(row[z], np.uint8(least + 1))
+
+
+@jit
+def _along(row, sweep, window):
+    """Let distances spread along a row; window: the least of each three neighbours."""
+    r, run = row.shape[0], _MOST
+    if sweep == 0:
+        for z in range(r):
+            run = min(row[z], np.uint8(run + 1))
+            row[z] = run
+    else:
+        for z in range(r - 1, -1, -1):
+            run = min(row[z], np.uint8(run + 1))
+            row[z] = run
+    window[0], window[r - 1] = min(row[0], row[min(1, r - 1)]), min(row[r - 1], row[max(r - 2, 0)])
+    for z in range(1, r - 1):
+        window[z] = min(min(row[z - 1], row[z]), row[z + 1])
+
+
+@jit
+def clearance(occupied, out):
+    """Chessboard distance to the nearest occupied cell, at most 254, by one sweep each way.
+
+    The 13 neighbours before a cell lie in the rows (x - 1, y - 1 to y + 1) and (x, y - 1), and
+    just before it in its own.
+    """
+    r = occupied.shape[0]
+    out[:] = _MOST
+    planes = np.empty((2, r + 2, r), np.uint8)  # windows of the last plane and of this one
+    before = np.empty((4, r), np.uint8)
+    for sweep in range(2):
+        planes[:] = _MOST
+        for i in range(r):
+            x = i if sweep == 0 else r - 1 - i
+            last, this = planes[(i + 1) % 2], planes[i % 2]
+            for j in range(r):
+                y = j if sweep == 0 else r - 1 - j
+                before[:3], before[3] = last[j : j + 3], this[j]
+                _from_rows(before, occupied[x, y], out[x, y])
+                _along(out[x, y], sweep, this[j + 1])
 
 
 @jit
@@ -30,151 +78,182 @@ def _distance(n, step, q):
 
 @jit
 def _count(t, step, q):
-    ratio = t * q / step
+    if q == 0.0:
+        return t / step
+    ratio = t * (q / step)
     if ratio <= 1.0:
         return t / step
     return (math.log(ratio) + 1.0) / q
 
 
 @jit
-def _cell(v, scale, resolution):
-    i = int(math.floor((v + _ONE) * scale))
-    return min(max(i, 0), resolution - 1)
+def _slab(o, d, low, high):
+    """Part of [low, high] between the two faces of the box across an axis."""
+    slope = d if abs(d) >= _TINY else _TINY
+    a, b = (-_ONE - o) / slope, (_ONE - o) / slope
+    return max(low, min(a, b)), min(high, max(a, b))
 
 
 @jit
-def occupied_blocks(low, high, occupied, clearance):
-    """Set clearance to 0 in blocks of cells that hold an occupied one (layers low to high)."""
-    resolution = occupied.shape[0]
-    for bx in range(low, high):
-        for x in range(bx * BLOCK, min((bx + 1) * BLOCK, resolution)):
-            for y in range(resolution):
-                for z in range(resolution):
-                    if occupied[x, y, z]:
-                        clearance[bx, y // BLOCK, z // BLOCK] = 0
+def _cell(g, resolution):
+    """Cell of a coordinate in cells (truncation: negative ones take cell 0 in any case)."""
+    return min(max(int(g), 0), resolution - 1)
 
 
 @jit
-def spread(clearance):
-    """Chessboard distance in blocks to the nearest occupied block, by one sweep each way.
+def _pace(d, scale, slack):
+    """Distance t per cell along an axis, and the cells to a cell's far end as ``start - sign g``.
 
-    The neighbours before a block in scan order are (-1, *, *), (0, -1, *) and (0, 0, -1); the
-    other 13 come after it.
+    g: place in the cell, in [0, 1).
     """
-    side = clearance.shape[0]
-    for sweep in range(2):
-        sign = -1 if sweep == 0 else 1
-        for i in range(side**3):
-            at = i if sweep == 0 else side**3 - 1 - i
-            x, y, z = at // (side * side), (at // side) % side, at % side
-            best = clearance[x, y, z]
-            for code in range(14, 27):
-                u = x + sign * (code // 9 - 1)
-                v = y + sign * ((code // 3) % 3 - 1)
-                w = z + sign * (code % 3 - 1)
-                if 0 <= u < side and 0 <= v < side and 0 <= w < side:
-                    best = min(best, clearance[u, v, w] + 1)
-            clearance[x, y, z] = best
+    if d == 0:  # never gets there
+        return np.float32(1e30), _ONE, -_ONE
+    start = -slack * scale
+    if d < 0:
+        start -= _ONE
+    return _ONE / (abs(d) * scale), start, _ONE if d > 0 else -_ONE
 
 
 @jit
-def _leave(o, inverse, block, clear, size):
-    """Distance t at which one coordinate leaves the empty cube around its block of cells."""
-    if inverse > 0.0:
-        return (-1.0 + (block + clear) * size - o) * inverse
-    return (-1.0 + (block + 1 - clear) * size - o) * inverse
-
-
-@jit
-def _to_face(v, block, size):
-    """Distance of one contracted coordinate to the nearer face of its block."""
-    low = -1.0 + block * size
-    return min(v - low, low + size - v)
-
-
-@jit
-def _inverse(d):
-    """1 / d with a huge value for 0."""
-    return 1.0 / d if d != 0.0 else 1e30
-
-
-@jit
-def mark(low, high, rays, lattice, cells, sphere, marks, counts):
-    """Set the bits of the kept steps and their number, for rays low to high."""
-    origins, directions, near, far, start, steps = rays
+def _straight(line, span, steps, lattice, cells, t0, t1, n):
+    """Write the kept steps of a ray through uncontracted cells from place n on; returns the end."""
+    low, high = span
+    first, last = steps
     step, q = lattice
-    occupied, clearance = cells
-    resolution = occupied.shape[0]
+    ox, oy, oz, dx, dy, dz = line
+    resolution = cells.shape[0]
     scale = np.float32(resolution / 2)
-    size = BLOCK * 2.0 / resolution
+    slack = _ROUNDING * (_ONE + high)
+    pace_x, start_x, sign_x = _pace(dx, scale, slack)
+    pace_y, start_y, sign_y = _pace(dy, scale, slack)
+    pace_z, start_z, sign_z = _pace(dz, scale, slack)
+    per_step = 1.0 / step
+    k, edge = 0, np.float32(_distance(first, step, q))
+    while k < last:
+        a = max(edge, low)
+        k += 1
+        edge = np.float32(_distance(first + k, step, q))
+        b = min(edge, high)
+        t = (a + b) * _HALF
+        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+        x, y, z = (x + _ONE) * scale, (y + _ONE) * scale, (z + _ONE) * scale
+        i, j, m = _cell(x, resolution), _cell(y, resolution), _cell(z, resolution)
+        clear = cells[i, j, m]
+        if clear == 0:
+            if b > a:
+                t0[n], t1[n] = a, b
+                n += 1
+            continue
+        c = np.float32(clear)
+        free = min(
+            (c + start_x - sign_x * (x - np.float32(i))) * pace_x,
+            (c + start_y - sign_y * (y - np.float32(j))) * pace_y,
+            (c + start_z - sign_z * (z - np.float32(m))) * pace_z,
+        ) - slack  # fmt: skip
+        if t + free >= high:
+            break
+        if q == 0.0:
+            skip = k + int(free * per_step)
+        else:
+            skip = int(_count(t + free, step, q) - first - 1e-2)
+        if skip > k:
+            k, edge = skip, np.float32(_distance(first + skip, step, q))
+    return n
+
+
+@jit
+def _to_face(g, cell):
+    """Distance of a coordinate to the nearer face of its cell, in cells."""
+    place = g - np.float32(cell)
+    return min(place, _ONE - place)
+
+
+@jit
+def _bent(line, span, steps, lattice, cells, t0, t1, n):
+    """Write the kept steps of a ray through contracted cells; otherwise as `_straight`.
+
+    The contracted point moves at half the speed of the ray in the unit ball, and nowhere faster
+    than B / r^2 with B^2 = p^2 + 1/4, p being the least r on the ray's line (1 - 1/(2r) times the
+    angular speed p / r^2 across, at most 1 / (2 r^2) along the radius). r grows at least as fast
+    as its tangent x.d / r, so that after a distance s the point has moved by at most
+    B s / (r^2 + s x.d).
+    """
+    low, high = span
+    first, last = steps
+    step, q = lattice
+    resolution = cells.shape[0]
+    scale = np.float32(resolution / 2)
+    ox, oy, oz, dx, dy, dz = line
+    along = ox * dx + oy * dy + oz * dz
+    across = ox * ox + oy * oy + oz * oz - along * along
+    bound = np.float32(math.sqrt(max(across, _ZERO) * np.float32(1.001) + np.float32(0.2501)))
+    k, edge = 0, np.float32(_distance(first, step, q))
+    while k < last:
+        a = max(edge, low)
+        k += 1
+        edge = np.float32(_distance(first + k, step, q))
+        b = min(edge, high)
+        t = (a + b) * _HALF
+        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+        square = x * x + y * y + z * z
+        onward = x * dx + y * dy + z * dz
+        norm = np.float32(math.sqrt(max(square, _ONE)))
+        fold = (_TWO - _ONE / norm) / norm / _TWO
+        x, y, z = (x * fold + _ONE) * scale, (y * fold + _ONE) * scale, (z * fold + _ONE) * scale
+        i, j, m = _cell(x, resolution), _cell(y, resolution), _cell(z, resolution)
+        clear = cells[i, j, m]
+        if clear == 0:
+            if b > a:
+                t0[n], t1[n] = a, b
+                n += 1
+            continue
+        free = min(_to_face(x, i), _to_face(y, j), _to_face(z, m)) + np.float32(clear) - _ONE
+        free = free / scale - _TWO * _ROUNDING
+        rest = bound - free * onward
+        if rest <= 0:  # all that is left of the ray
+            break
+        leave = t * (_ONE - _ROUNDING) + max(_TWO * free, free * square / rest)
+        if leave >= high:
+            break
+        skip = int(_count(leave, step, q) - first - 1e-2)
+        if skip > k:
+            k, edge = skip, np.float32(_distance(first + skip, step, q))
+    return n
+
+
+@jit
+def _grown(values, used, more):
+    """The same values in an array with room for more."""
+    out = np.empty(max(2 * values.shape[0], used + more), values.dtype)
+    out[:used] = values[:used]
+    return out
+
+
+@jit
+def march(low, high, rays, lattice, cells, sphere, counts):
+    """Kept steps of rays low to high, one ray after the other: t0, t1; counts (N,): how many."""
+    origins, directions, near, far, offset = rays
+    step, q = lattice
+    t0 = np.empty(32 * (high - low), np.float32)
+    t1 = np.empty(32 * (high - low), np.float32)
+    n = 0
     for ray in range(low, high):
         ox, oy, oz = origins[ray, 0], origins[ray, 1], origins[ray, 2]
         dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
-        ix, iy, iz = _inverse(dx), _inverse(dy), _inverse(dz)
-        first, last, kept, k = start[ray], steps[ray], 0, 0
-        edge = np.float32(_distance(first, step, q))
-        while k < last:
-            t0 = max(edge, near[ray])
-            edge = np.float32(_distance(first + k + 1, step, q))
-            t1 = min(edge, far[ray])
-            t = (t0 + t1) * _HALF
-            x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-            norm = _ONE
+        begin, end, before = near[ray], far[ray], n
+        if not sphere:  # see `polyfield.renderers.boxes.clip_to_box`
+            begin, end = _slab(ox, dx, begin, end)
+            begin, end = _slab(oy, dy, begin, end)
+            begin, end = _slab(oz, dz, begin, end)
+        if end > begin:
+            first = _count(begin, step, q) - offset[ray]
+            last = max(int(math.ceil(_count(end, step, q) - first)), 0)
+            if n + last > len(t0):
+                t0, t1 = _grown(t0, n, last), _grown(t1, n, last)
+            line, span, steps = (ox, oy, oz, dx, dy, dz), (begin, end), (first, last)
             if sphere:
-                norm = np.float32(math.sqrt(max(x * x + y * y + z * z, _ONE)))
-                fold = (_TWO - _ONE / norm) / norm / _TWO
-                x, y, z = x * fold, y * fold, z * fold
-            i, j = _cell(x, scale, resolution), _cell(y, scale, resolution)
-            m = _cell(z, scale, resolution)
-            k += 1
-            if occupied[i, j, m]:
-                if t1 > t0:
-                    marks[ray, (k - 1) >> 6] |= np.uint64(1) << np.uint64((k - 1) & 63)
-                    kept += 1
-                continue
-            i, j, m = i // BLOCK, j // BLOCK, m // BLOCK
-            clear = clearance[i, j, m]
-            if clear == 0:
-                continue
-            if sphere:
-                # The contraction shrinks distances by at least 2 everywhere, and by at least r
-                # outside the unit ball: so far the contracted point stays in the empty cube.
-                free = min(_to_face(x, i, size), _to_face(y, j, size), _to_face(z, m, size))
-                free += (clear - 1) * size - 1e-6
-                leave = t + max(2.0 * free, free * norm / (1.0 + free))
+                n = _bent(line, span, steps, lattice, cells, t0, t1, n)
             else:
-                leave = min(
-                    _leave(ox, ix, i, clear, size),
-                    _leave(oy, iy, j, clear, size),
-                    _leave(oz, iz, m, clear, size),
-                )
-            if leave >= far[ray]:
-                break
-            # A little less than the whole jump: rounding must not skip an occupied step.
-            jump = int(math.floor(_count(leave, step, q) - first - 1e-2))
-            if jump > k:
-                k = jump
-                edge = np.float32(_distance(first + k, step, q))
-        counts[ray] = kept
-
-
-@jit
-def write(low, high, rays, lattice, marks, ends, counts, samples):
-    """Write out the marked steps of rays low to high."""
-    _, _, near, far, start, _ = rays
-    step, q = lattice
-    t0, t1, ray_indices = samples
-    for ray in range(low, high):
-        out = ends[ray] - counts[ray]
-        for word in range(marks.shape[1]):
-            bits = marks[ray, word]
-            k = word * 64
-            while bits != np.uint64(0):
-                if bits & np.uint64(1):
-                    n = start[ray] + k
-                    t0[out] = max(np.float32(_distance(n, step, q)), near[ray])
-                    t1[out] = min(np.float32(_distance(n + 1, step, q)), far[ray])
-                    ray_indices[out] = ray
-                    out += 1
-                bits >>= np.uint64(1)
-                k += 1
+                n = _straight(line, span, steps, lattice, cells, t0, t1, n)
+        counts[ray] = n - before
+    return t0[:n], t1[:n]

@@ -14,7 +14,7 @@ from polyfield.errors import ConfigError
 from polyfield.registry import register
 from polyfield.renderers.cameras import Cameras
 from polyfield.renderers.compositing import visibility_from_density
-from polyfield.renderers.marching import Lattice, cell_indices, march
+from polyfield.renderers.marching import Lattice, cell_indices, clearance, march, needs_clearance
 from polyfield.renderers.pdf import uniforms
 from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
@@ -104,14 +104,26 @@ class OccupancyGrid(Sampler):
         shape = (config.resolution,) * 3
         self.register_buffer("occupancy", torch.zeros(shape))
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
+        self._cleared: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, rays: Rays, field: Any, generator: torch.Generator | None = None) -> Samples:
         """Packed intervals of `rays`; the field is asked for densities where pruning is on."""
         offset = None if generator is None else uniforms((len(rays),), rays.near, generator)
-        intervals = march(rays, self.occupied, self.lattice, self.contraction, offset)
+        clear = self._clearance() if needs_clearance(rays) else None
+        intervals = march(rays, self.occupied, self.lattice, self.contraction, offset, clear)
         if self.config.early_stop_eps > 0 or self.config.alpha_threshold > 0:
             intervals = self._prune(rays, intervals, field)
         return Samples(intervals)
+
+    def _clearance(self) -> Tensor | None:
+        """`clearance` of the occupied cells, found again only after they were written to."""
+        if self.occupied.is_inference():  # writes to such tensors are not counted
+            return None
+        known = self._cleared
+        if known is None or known[0] is not self.occupied or known[1] != self.occupied._version:
+            known = (self.occupied, self.occupied._version, clearance(self.occupied))
+            self._cleared = known
+        return known[2]
 
     @torch.no_grad()
     def _prune(self, rays: Rays, intervals: Intervals, field: Any) -> Intervals:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from polyfield import backend
 from polyfield.encodings.contraction import contract
 from polyfield.renderers.boxes import clip_to_box
-from polyfield.renderers.marching import Lattice, cell_indices, march
+from polyfield.renderers.marching import Lattice, cell_indices, clearance, march
+from polyfield.renderers.scans import ray_offsets
 from polyfield.renderers.types import Rays
 
 CASES = [("none", 0.0), ("none", 1 / 256), ("sphere", 1 / 256)]
@@ -177,3 +178,61 @@ def test_scaling_the_scene_scales_the_steps():
     near, far = torch.tensor([0.0]), torch.tensor([9.0])
     fine = march(Rays(o, d, near, far), occupied, Lattice(0.05))
     assert torch.allclose((fine.t1 - fine.t0)[1:-1], torch.tensor(0.05), atol=1e-5)
+
+
+@pytest.mark.parametrize("resolution", [1, 2, 7, 16, 33])
+@pytest.mark.parametrize("kind", ["full", "empty", "noise", "ball"])
+def test_clearance_is_the_distance_of_a_chess_king(either_backend, resolution, kind):
+    occupied = grid(kind, resolution)
+    got = clearance(occupied)
+    cells = torch.stack(torch.meshgrid(*[torch.arange(resolution)] * 3, indexing="ij"), -1)
+    targets = cells[occupied]
+    want = torch.full(occupied.shape, 254)
+    for target in targets[:2000]:
+        want = torch.minimum(want, (cells - target).abs().amax(-1))
+    if len(targets) <= 2000:
+        assert torch.equal(got, want.to(torch.uint8))
+    assert torch.equal(got == 0, occupied)
+
+
+def test_a_known_clearance_changes_nothing(either_backend, make_rays):
+    rays, occupied, lattice = make_rays(300), grid("noise", 20), Lattice(0.02)
+    a = march(rays, occupied, lattice)
+    b = march(rays, occupied, lattice, clear=clearance(occupied))
+    assert torch.equal(a.t0, b.t0) and torch.equal(a.ray_indices, b.ray_indices)
+
+
+def test_the_offsets_are_those_of_the_ray_indices(either_backend, make_rays):
+    rays, occupied = make_rays(700), grid("noise", 20)
+    intervals = march(rays, occupied, Lattice(0.02))
+    assert torch.equal(intervals.offsets, ray_offsets(intervals.ray_indices, 700))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), sparse=st.floats(0, 0.02), cone=st.sampled_from([0.004, 0.05]))
+def test_jumps_skip_nothing_far_outside_the_unit_ball(seed, sparse, cone):
+    g = torch.Generator().manual_seed(seed)
+    o = torch.randn(80, 3, generator=g) * torch.logspace(-1, 1.5, 80)[:, None]
+    aim = torch.randn(80, 3, generator=g) * torch.rand(80, 1, generator=g) * 2
+    d = torch.nn.functional.normalize(aim - o, dim=-1)
+    d[:20] = torch.nn.functional.normalize(torch.randn(20, 3, generator=g), dim=-1)
+    rays = Rays(o, d, torch.rand(80, generator=g), torch.full((80,), 500.0))
+    occupied = torch.rand((32, 32, 32), generator=g) < sparse
+    found = []
+    for name in ("torch", "numba"):
+        with backend.using(name):
+            found.append(march(rays, occupied, Lattice(0.03, cone), "sphere"))
+    steps = [set(zip(f.ray_indices.tolist(), f.t0.tolist(), strict=True)) for f in found]
+    assert len(steps[0] ^ steps[1]) <= 2
+
+
+@pytest.mark.parametrize("distance", [10.0, 1000.0])
+def test_jumps_skip_nothing_from_far_away(distance, make_rays):
+    rays = make_rays(500, radius=distance)
+    rays = Rays(rays.origins, rays.directions, rays.near, torch.full((500,), 2 * distance))
+    occupied, found = grid("noise", 32), []
+    for name in ("torch", "numba"):
+        with backend.using(name):
+            found.append(march(rays, occupied, Lattice(0.01)))
+    assert len(found[0].t0) > 500 and torch.equal(found[0].t0, found[1].t0)
+    assert torch.equal(found[0].t1, found[1].t1)

@@ -1,5 +1,6 @@
 """The occupancy-grid sampler: what it remembers, drops and saves."""
 
+import copy
 import math
 
 import pytest
@@ -214,3 +215,29 @@ def test_endless_steps_are_refused():
         sampler("sphere", cone_angle=0.0)
     with pytest.raises(ConfigError, match="resolution must be at least 1"):
         build("samplers", {"type": "occupancy-grid", "resolution": 0}, contraction="none")
+
+
+def test_what_is_known_of_the_cells_follows_every_change(make_ball):
+    field, rays, grid = make_ball(25.0, 0.5), image_rays(16), sampler(resolution=8)
+
+    def samples(grid):
+        return len(grid(rays, field).intervals.t0)
+
+    everything = samples(grid)
+    grid.occupied[:4] = False
+    some = samples(grid)
+    assert 0 < some < everything and samples(grid) == some
+    other = sampler(resolution=8)
+    assert samples(other) == everything
+    other.load_state_dict(grid.state_dict())
+    assert samples(other) == some
+    again = copy.deepcopy(other)
+    again.occupied.fill_(True)
+    assert samples(again) == everything and samples(other) == some
+    assert set(grid.state_dict()) == {"occupancy", "occupied"}
+
+
+def test_grids_made_in_inference_mode_march(make_ball):
+    with torch.inference_mode():
+        grid = sampler(resolution=8)
+        assert len(grid(image_rays(8), make_ball()).intervals.t0) > 0
