@@ -20,6 +20,7 @@ implement(
         op="small-mlp",
         backend="torch",
         path="polyfield.fields.small_mlp:small_mlp_torch",
+        devices=("cpu", "cuda", "meta"),
         dtypes=("float32", "float64", "float16", "bfloat16", "mixed"),
         second_order=True,
     )
@@ -75,7 +76,8 @@ def small_mlp(
     dtypes = {t.dtype for t in (x, *weights)}
     dtype = str(x.dtype).removeprefix("torch.") if len(dtypes) == 1 else "mixed"
     device = x.device.type
-    if torch.is_autocast_enabled(device) or max(w.shape[0] for w in weights) > WIDEST:
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    if autocast or max(w.shape[0] for w in weights) > WIDEST:
         function = small_mlp_torch
     else:
         function = resolve("small-mlp", device=device, dtype=dtype).function
