@@ -99,6 +99,9 @@ class Cameras:
             xy: Pixel coordinates (column, row), pixel centres at +0.5.
         """
         shape, view, xy = view.shape, view.reshape(-1), xy.reshape(-1, 2)
+        if not self.ndc and set(self.models) == {"pinhole"}:
+            rays = self._pinhole_rays(view, xy)
+            return rays._map(lambda v: v.reshape(*shape, *v.shape[1:]))
         with torch.no_grad():
             local, beside, z_scale = self._local(view, xy)
         pose = self.c2w[view]
@@ -118,6 +121,24 @@ class Cameras:
                 z_scale=z_scale,
             )
         return rays._map(lambda v: v.reshape(*shape, *v.shape[1:]))
+
+    def _pinhole_rays(self, view: Tensor, xy: Tensor) -> Rays:
+        """The same without lens: what a training step of most captures draws."""
+        focal, centre = self.intrinsics[view].split(2, -1)
+        x, y = ((xy - centre) / focal).unbind(-1)
+        length = (x * x + y * y + 1).sqrt()
+        cosine = 1 / length
+        pose = self.c2w[view]
+        right, up, back = pose[..., 0], pose[..., 1], pose[..., 2]
+        along = right * x[:, None] - up * y[:, None] - back
+        return Rays(
+            pose[..., 3],
+            along * cosine[:, None],
+            near=self.near[view],
+            far=self.far[view],
+            radii=(1 / focal).mean(-1) * cosine * _FOOTPRINT,
+            z_scale=cosine,
+        )
 
     def _ndc_rays(self, origins: Tensor, directions: Tensor, beside: Tensor) -> Rays:
         start, along = ndc_rays(origins, directions, self.ndc_scale, self.ndc_near)

@@ -242,3 +242,12 @@ def test_ndc_radius_is_half_a_pixel_or_so():
 def test_moving_keeps_names_and_values():
     cameras = cameras_of(["fov"])
     assert isinstance(cameras.to("cpu"), Cameras) and cameras.to("cpu").models == ("fov",)
+
+
+def test_pinhole_rays_are_those_of_a_lens_without_distortion():
+    plain = cameras_of(["pinhole"] * 3)
+    general = replace(plain, models=("opencv",) * 3)
+    view, xy = random_pixels(plain, 200)
+    a, b = plain.rays(view, xy), general.rays(view, xy)
+    for name in ("origins", "directions", "near", "far", "radii", "z_scale"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), msg=name)
