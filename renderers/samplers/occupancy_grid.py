@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from polyfield.encodings.contraction import uncontract
@@ -15,9 +15,17 @@ from polyfield.registry import register
 from polyfield.renderers.cameras import Cameras
 from polyfield.renderers.compositing import visibility_from_density
 from polyfield.renderers.marching import Lattice, cell_indices, clearance, march, needs_clearance
+from polyfield.renderers.occupancy import (
+    Derived,
+    mean_seen,
+    occupied_cells,
+    points_in_cells,
+    remember,
+)
 from polyfield.renderers.pdf import uniforms
 from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
+from polyfield.renderers.scans import select_packed
 from polyfield.renderers.types import Intervals, Rays, Samples
 
 # Points per density query of an update, and the farthest point a contracted cell stands for.
@@ -38,11 +46,13 @@ class OccupancyGridConfig:
     threshold: float = 0.01
     """Opacity of one step from which a cell counts as occupied (the mean, where that is lower)."""
     decay: float = 0.95
-    """Factor on a cell's remembered opacity at every update."""
+    """Factor on a cell's remembered opacity per `update_every` steps, where it is looked at."""
     update_every: int = 16
-    """Training steps between updates."""
+    """Training steps between updates while warming up; later twice, then four times as many."""
     warmup: int = 256
     """Training steps during which every update looks at all cells."""
+    share: float = 0.125
+    """Share of the cells that later updates look at anywhere, and again among occupied ones."""
     dilate: bool = True
     """Count the neighbours of occupied cells as occupied, against missed thin edges."""
     early_stop_eps: float = 1e-4
@@ -54,6 +64,8 @@ class OccupancyGridConfig:
         for name in ("resolution", "steps", "update_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {self.share}")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be in (0, 1], got {self.decay}")
         if self.cone_angle is not None and not 0 <= self.cone_angle < 1:
@@ -104,33 +116,23 @@ class OccupancyGrid(Sampler):
         shape = (config.resolution,) * 3
         self.register_buffer("occupancy", torch.zeros(shape))
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
-        self._cleared: tuple[Tensor, int, Tensor] | None = None
+        self._clearance, self._mean = Derived(clearance), Derived(mean_seen)
 
     def forward(self, rays: Rays, field: Any, generator: torch.Generator | None = None) -> Samples:
         """Packed intervals of `rays`; the field is asked for densities where pruning is on."""
         offset = None if generator is None else uniforms((len(rays),), rays.near, generator)
-        clear = self._clearance() if needs_clearance(rays) else None
+        clear = self._clearance(self.occupied) if needs_clearance(rays) else None
         intervals = march(rays, self.occupied, self.lattice, self.contraction, offset, clear)
         if self.config.early_stop_eps > 0 or self.config.alpha_threshold > 0:
             intervals = self._prune(rays, intervals, field)
         return Samples(intervals)
-
-    def _clearance(self) -> Tensor | None:
-        """`clearance` of the occupied cells, found again only after they were written to."""
-        if self.occupied.is_inference():  # writes to such tensors are not counted
-            return None
-        known = self._cleared
-        if known is None or known[0] is not self.occupied or known[1] != self.occupied._version:
-            known = (self.occupied, self.occupied._version, clearance(self.occupied))
-            self._cleared = known
-        return known[2]
 
     @torch.no_grad()
     def _prune(self, rays: Rays, intervals: Intervals, field: Any) -> Intervals:
         """The intervals that can be seen (a second, gradient-free look at the density)."""
         threshold = self.config.alpha_threshold
         if threshold > 0:
-            threshold = min(threshold, float(self._mean()))
+            threshold = min(threshold, float(self._mean(self.occupancy)))
         sigma, delta = field.density(positions(rays, intervals)), intervals.t1 - intervals.t0
         seen = visibility_from_density(
             sigma,
@@ -144,52 +146,39 @@ class OccupancyGrid(Sampler):
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:
         """Look at the field again: at all cells while warming up, then at some.
 
-        Later updates look at a quarter of the cells at random and at as many random occupied
-        ones, each at a random point inside.
+        Later updates look at a `share` of the cells at random and at as many random occupied
+        ones, each at a random point inside. They come less and less often, since the field
+        changes less and less, and fade what is remembered by as much more.
 
         Source: Müller et al. 2022, appendix E.3; Li et al. 2023.
         """
-        if step % self.config.update_every:
+        warmup = self.config.warmup
+        rarer = 1 if step < warmup else 2 if step < 2 * warmup else 4
+        if step % (self.config.update_every * rarer):
             return
-        if step < self.config.warmup:
-            cells = torch.arange(self.occupancy.numel(), device=self.occupancy.device)
-        else:
-            cells = self._some_cells(generator)
-        cells = cells[self.occupancy.flatten()[cells] >= 0]
+        flat = self.occupancy.flatten()
+        cells = _where(flat >= 0) if step < warmup else self._some_cells(generator)
         value = self._look(field, cells, generator)
-        old = self.occupancy.flatten()
-        new = old.clone()
-        new[cells] = old[cells] * self.config.decay
-        new = new.scatter_reduce(0, cells, value, "amax")
+        new = remember(flat, cells, value, self.config.decay**rarer)
         self.occupancy.copy_(new.reshape(self.occupancy.shape))
         self._threshold()
 
-    def _mean(self) -> Tensor:
-        """Mean opacity over cells that a camera sees."""
-        seen = self.occupancy >= 0
-        return torch.where(seen, self.occupancy, 0).sum() / seen.sum().clamp(min=1)
-
     def _threshold(self) -> None:
         # A shade under the mean: rounding must not empty a grid whose cells are all alike.
-        limit = (self._mean() * (1 - 1e-4)).clamp(max=self.config.threshold)
-        seen = self.occupancy >= 0
-        occupied = (self.occupancy >= limit) & seen
-        if self.config.dilate:
-            grown = torch.nn.functional.max_pool3d(occupied.float()[None, None], 3, 1, 1)
-            occupied = (grown[0, 0] > 0) & seen
-        self.occupied.copy_(occupied)
+        limit = min(float(mean_seen(self.occupancy)) * (1 - 1e-4), self.config.threshold)
+        self.occupied.copy_(occupied_cells(self.occupancy, limit, self.config.dilate))
 
     def _some_cells(self, generator: torch.Generator) -> Int64[Tensor, "m"]:
-        n, device = self.occupancy.numel() // 4, self.occupancy.device
+        total, device = self.occupancy.numel(), self.occupancy.device
+        n = max(1, round(total * self.config.share))
 
         def draw(high: int) -> Tensor:
             drawn = torch.randint(high, (n,), generator=generator, device=generator.device)
             return drawn.to(device)
 
-        anywhere = draw(self.occupancy.numel())
-        occupied = self.occupied.flatten().nonzero()[:, 0]
-        if len(occupied) == 0:
-            return anywhere
+        anywhere = draw(total)
+        anywhere = anywhere[_where(self.occupancy.flatten().index_select(0, anywhere) >= 0)]
+        occupied = _where(self.occupied.flatten())
         again = occupied[draw(len(occupied))] if len(occupied) > n else occupied
         return torch.cat([anywhere, again])
 
@@ -201,9 +190,11 @@ class OccupancyGrid(Sampler):
         values = []
         for part in cells.split(_QUERY):
             x = self.cell_points(part, generator)
-            # Steps grow with the distance to the camera, for which the distance to the box's
-            # centre stands in.
-            length = (x.norm(dim=-1) * self.lattice.cone_angle).clamp(min=self.lattice.step)
+            length = self.lattice.step
+            if self.lattice.cone_angle:
+                # Steps grow with the distance to the camera, for which the distance to the
+                # box's centre stands in.
+                length = (x.norm(dim=-1) * self.lattice.cone_angle).clamp(min=length)
             values.append(field.density(x).to(x.dtype) * length)
         return torch.cat(values) if values else self.occupancy.new_zeros(0)
 
@@ -211,10 +202,8 @@ class OccupancyGrid(Sampler):
         self, cells: Int64[Tensor, "m"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "m 3"]:
         """A random point of each cell in the scene box (without a generator, its centre)."""
-        r = self.config.resolution
-        corner = torch.stack([cells // (r * r), (cells // r) % r, cells % r], -1)
-        inside = uniforms((len(cells), 3), self.occupancy, generator)
-        y = (corner + inside) * (2 / r) - 1
+        place = uniforms((len(cells), 3), self.occupancy, generator)
+        y = points_in_cells(place, cells, self.config.resolution)
         if self.contraction == "none":
             return y
         limit = 1 - 1 / (2 * _FARTHEST)
@@ -251,6 +240,11 @@ class OccupancyGrid(Sampler):
     def occupied_at(self, y: Float[Tensor, "*batch 3"]) -> Tensor:
         """Whether contracted positions lie in occupied cells."""
         return self.occupied.flatten()[cell_indices(y, self.config.resolution)]
+
+
+def _where(mask: Bool[Tensor, "k"]) -> Int64[Tensor, "m"]:
+    """Positions of the true values."""
+    return select_packed(mask, torch.tensor([0, len(mask)], device=mask.device))[0]
 
 
 def _sees(cameras: Cameras, view: int, x: Tensor, reach: Tensor) -> Tensor:
