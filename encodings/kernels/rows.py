@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
+_INT32 = ir.IntType(32)
+
 
 class Row(types.Type):
     """The type of `width` float32 side by side."""
@@ -34,6 +36,13 @@ class _RowModel(models.PrimitiveModel):
 def _address(context, builder, array_type, array, start, width):
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [start]), ir.PointerType(_vector(width)))
+
+
+def _lanes(builder, vector, first, count):
+    """`count` lanes of a vector; the first one, `count` times, where `first` is None."""
+    picked = range(first, first + count) if first is not None else [0] * count
+    mask = ir.Constant(ir.VectorType(_INT32, count), list(picked))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
 
 @intrinsic
@@ -76,29 +85,38 @@ def add_scaled(typingctx, total, scale, row):
     """total + scale * row."""
 
     def codegen(context, builder, signature, args):
-        width = row.width
-        nothing = ir.Constant(_vector(width), ir.Undefined)
-        one = builder.insert_element(nothing, args[1], ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-        scales = builder.shuffle_vector(one, nothing, lanes)
+        one = ir.Constant(_vector(1), ir.Undefined)
+        one = builder.insert_element(one, args[1], ir.Constant(_INT32, 0))
+        scales = _lanes(builder, one, None, row.width)
         return builder.fadd(args[0], builder.fmul(scales, args[2]))
 
     return row(row, types.float32, row), codegen
 
 
 @intrinsic
-def dot_rows(typingctx, a, b):
-    """Sum of the products, first to last."""
+def add_product(typingctx, total, a, b):
+    """total + a * b, lane by lane."""
 
     def codegen(context, builder, signature, args):
-        products = builder.fmul(args[0], args[1])
-        lanes = [
-            builder.extract_element(products, ir.Constant(ir.IntType(32), k))
-            for k in range(a.width)
-        ]
+        return builder.fadd(args[0], builder.fmul(args[1], args[2]))
+
+    return total(total, total, total), codegen
+
+
+@intrinsic
+def sum_row(typingctx, row):
+    """Sum of the lanes: halves are added while they are equal, then one lane after the other."""
+
+    def codegen(context, builder, signature, args):
+        vector, width = args[0], row.width
+        while width % 2 == 0:
+            width //= 2
+            low, high = (_lanes(builder, vector, first, width) for first in (0, width))
+            vector = builder.fadd(low, high)
+        lanes = [builder.extract_element(vector, ir.Constant(_INT32, k)) for k in range(width)]
         total = lanes[0]
         for lane in lanes[1:]:
             total = builder.fadd(total, lane)
         return total
 
-    return types.float32(a, a), codegen
+    return types.float32(row), codegen

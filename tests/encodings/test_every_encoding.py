@@ -13,6 +13,8 @@ SMALL = {
     "hash-grid": {"levels": 3, "log2_entries": 8, "max_resolution": 32},
     "dense-grid": {"resolution": 5, "features": 3},
     "random-fourier": {"frequencies": 7},
+    "planes": {"resolution": 5, "features": 3},
+    "lines": {"resolution": 5, "features": 3},
 }
 NAMES = names("encodings")
 
@@ -98,7 +100,7 @@ class TestEveryEncoding:
 def test_the_encodings_of_the_house_are_found():
     assert {
         "identity", "frequency", "random-fourier", "integrated", "spherical-harmonics",
-        "dense-grid", "hash-grid",
+        "dense-grid", "hash-grid", "planes", "lines",
     } <= set(NAMES)  # fmt: skip
 
 

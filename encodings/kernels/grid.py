@@ -1,4 +1,4 @@
-"""Numba kernels of the grid lookup; see `polyfield.encodings.grid` for conventions.
+"""Numba kernels of grid lookups; see `polyfield.encodings.grid` for conventions.
 
 Work goes in blocks of `BLOCK` points: first the indices and weights of all corners, in loops that
 vectorise over points, then the lookups, which vectorise over features. Floating point stays strict
@@ -7,12 +7,13 @@ vectorise over points, then the lookups, which vectorise over features. Floating
 inputs: the points, flat, block after block of D rows of BLOCK coordinates in [-1, 1], the last one
 padded; and directions in the same layout, or nothing. Where directions are given, the corner
 weights W are replaced by their derivatives along them, V = sum_d along_d dW / dx_d.
-table, grad, out: flat, of shapes (entries, F) and (N, L * F). like: tuples whose lengths, D's
-corners, F and D, are compile-time constants. geometry: what `hash_grid_numba` makes of a layout.
+table, grad: flat, of shapes (entries, F) and (N, L * F). like: tuples whose lengths, D's corners,
+D and the features taken at once (a divisor of F), are compile-time constants. geometry: what
+`grid_numba.Plan` holds.
 
 Scratch of a block: index and weight, a row per corner; low, high (what the lower and upper node
 of an axis add to the index), upper (weight of the upper node), slope and curve (its derivatives in
-p) and tilt (its derivative along the direction): four rows each, of zeros beyond D.
+x) and tilt (its derivative along the direction): four rows each, of zeros beyond D.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from __future__ import annotations
 import numpy as np
 
 from polyfield.encodings.kernels.jit import jit
-from polyfield.encodings.kernels.rows import add_scaled, dot_rows, load_row, store_row, zero_row
+from polyfield.encodings.kernels.rows import (
+    add_product,
+    add_scaled,
+    load_row,
+    store_row,
+    sum_row,
+    zero_row,
+)
 
 BLOCK = 256
 CLAMP, WRAP, HASH = 0, 1, 2
@@ -44,28 +52,28 @@ def _scratch(corners):
 
 @jit
 def _nodes(x, geometry, level, dims, indices, weights):
-    """Both nodes of each axis, and the weight of the upper one with its derivatives in p."""
+    """Both nodes of each axis, and the weight of the upper one with its derivatives in x."""
     scales, shift, smooth, factors, limits, _, _ = geometry
     low, high, _ = indices
     upper, slope, curve, _, _ = weights
-    scale, lowest, last = scales[level], limits[level, 0], limits[level, 1]
     for d in range(len(dims)):
-        factor = factors[level, d]
+        factor, scale, half = factors[level, d], scales[level, d], scales[level, d] * _HALF
+        lowest, last = limits[level, d, 0], limits[level, d, 1]
         for b in range(d * BLOCK, (d + 1) * BLOCK):
             p = (x[b] + _ONE) * _HALF * scale + shift
             cell = np.floor(p)
             i = np.int32(cell)
-            low[b] = np.uint32(min(max(i, lowest), last)) * factor
-            high[b] = np.uint32(min(max(np.int32(i + np.int32(1)), lowest), last)) * factor
+            below = np.uint32(min(max(i, lowest), last)) * factor
+            above = np.uint32(min(max(np.int32(i + np.int32(1)), lowest), last)) * factor
+            low[b], high[b] = below, above
             upper[b] = p - cell
+            slope[b] = half if below != above else _ZERO  # flat beyond the outer nodes
         if smooth:
             for b in range(d * BLOCK, (d + 1) * BLOCK):
                 f = upper[b]
                 upper[b] = f * f * (_THREE - _TWO * f)
-                slope[b] = _SIX * f * (_ONE - f)
-                curve[b] = _SIX * (_ONE - _TWO * f)
-        else:
-            slope[d * BLOCK : (d + 1) * BLOCK] = _ONE
+                curve[b] = _SIX * (_ONE - _TWO * f) * half * slope[b]
+                slope[b] *= _SIX * f * (_ONE - f)
 
 
 @jit
@@ -112,11 +120,11 @@ def _weigh_corners(weights, corners):
 
 
 @jit
-def _tilt_corners(along, half_scale, weights, corners):
+def _tilt_corners(along, weights, corners):
     """The weights' derivatives along directions, in place of the weights."""
     upper, slope, _, tilt, weight = weights
     for b in range(len(along)):
-        tilt[b] = along[b] * slope[b] * half_scale
+        tilt[b] = along[b] * slope[b]
     for b in range(BLOCK):
         u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
         t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
@@ -129,9 +137,10 @@ def _tilt_corners(along, half_scale, weights, corners):
 
 
 @jit
-def _corners(x, along, geometry, level, corners, dims, indices, weights):
+def _corners(x, along, geometry, level, like, indices, weights):
     """Index and weight of every corner for a block of points, and the rows they are made of."""
-    scales, offsets, modes = geometry[0], geometry[5], geometry[6]
+    corners, dims = like
+    offsets, modes = geometry[5], geometry[6]
     size = np.uint32(offsets[level + 1] - offsets[level])
     _nodes(x, geometry, level, dims, indices, weights)
     _index_corners(indices, modes[level] == HASH, np.uint32(size - np.uint32(1)), corners)
@@ -140,7 +149,7 @@ def _corners(x, along, geometry, level, corners, dims, indices, weights):
         for b in range(len(index)):
             index[b] %= size
     if len(along):
-        _tilt_corners(along, scales[level] * _HALF, weights, corners)
+        _tilt_corners(along, weights, corners)
     else:
         _weigh_corners(weights, corners)
 
@@ -162,55 +171,76 @@ def _block(points, block, dims):
 
 
 @jit
-def forward(blocks, count, inputs, table, geometry, like, out):
-    """out (N, L * F): features of all levels, for a range of blocks of `count` points."""
+def forward(blocks, inputs, table, geometry, like, out):
+    """out (N, L * F): features of all levels, for a range of blocks."""
     offsets = geometry[5]
-    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    corners, dims, features = len(like[0]), len(like[1]), len(table) // offsets[-1]
     indices, weights = _scratch(corners)
     index, weight = indices[2], weights[4]
-    width = (len(offsets) - 1) * features
+    count, width = out.shape
+    flat = out.reshape(count * width)
     for level in range(len(offsets) - 1):
         part = table[offsets[level] * features : offsets[level + 1] * features]
         for block in range(blocks[0], blocks[1]):
             x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
-            _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+            _corners(x, u, geometry, level, like[:2], indices, weights)
             first = block * BLOCK * width + level * features
             for b in range(min(BLOCK, count - block * BLOCK)):
-                total = zero_row(like[1])
-                for c in range(corners):
-                    row = load_row(part, np.int64(index[c * BLOCK + b]) * features, like[1])
-                    total = add_scaled(total, weight[c * BLOCK + b], row)
-                store_row(out, first + b * width, total)
+                for f in range(0, features, len(like[2])):
+                    total = zero_row(like[2])
+                    for c in range(corners):
+                        at = np.int64(index[c * BLOCK + b]) * features + f
+                        row = load_row(part, at, like[2])
+                        total = add_scaled(total, weight[c * BLOCK + b], row)
+                    store_row(flat, first + b * width + f, total)
 
 
 @jit
-def backward_table(level, rows, count, inputs, grad, geometry, like, out):
-    """Write what `grad` (N, L * F) says to rows[0]:rows[1] of one level to `out` (those rows).
+def backward_table(share, inputs, grad, geometry, like, out):
+    """Write what `grad` (N, L * F) says to `out`, one level's (size, F).
 
-    Points are taken in order, so each sum has one order whatever the split into rows.
+    share: the level; the rows of `out` and the features that are written.
+    Points are taken in order, so each sum has one order however the work is shared.
     """
-    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    level, rows, columns = share
+    corners, dims, features = len(like[0]), len(like[1]), out.shape[1]
     indices, weights = _scratch(corners)
     index, weight = indices[2], weights[4]
     lowest, kept = np.uint32(rows[0]), np.uint32(rows[1] - rows[0])
-    width = len(geometry[0]) * features
-    out[:] = _ZERO
+    count, width = grad.shape
+    flat, grad = out.reshape(out.size), grad.reshape(grad.size)
+    out[rows[0] : rows[1], columns[0] : columns[1]] = _ZERO
     for block in range(-(-count // BLOCK)):
         x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
-        _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+        _corners(x, u, geometry, level, like[:2], indices, weights)
         first = block * BLOCK * width + level * features
         for b in range(min(BLOCK, count - block * BLOCK)):
-            row = load_row(grad, first + b * width, like[1])
-            for c in range(corners):
-                i = np.uint32(index[c * BLOCK + b] - lowest)  # rows below wrap to large numbers
-                if i < kept:
-                    at = np.int64(i) * features
-                    total = load_row(out, at, like[1])
-                    store_row(out, at, add_scaled(total, weight[c * BLOCK + b], row))
+            for f in range(columns[0], columns[1], len(like[2])):
+                row = load_row(grad, first + b * width + f, like[2])
+                for c in range(corners):
+                    i = index[c * BLOCK + b]
+                    if np.uint32(i - lowest) < kept:  # rows below wrap to large numbers
+                        at = np.int64(i) * features + f
+                        total = load_row(flat, at, like[2])
+                        store_row(flat, at, add_scaled(total, weight[c * BLOCK + b], row))
 
 
 @jit
-def _slopes(dots, half_scale, weights, corners, sums):
+def _dots(part, grad, first, index, count, strides, like, dots):
+    """Each corner's entry times the gradient of the features, for a block of points."""
+    features, width = strides
+    for b in range(count):
+        for c in range(len(like[0])):
+            total = zero_row(like[2])
+            at = np.int64(index[c * BLOCK + b]) * features
+            for f in range(0, features, len(like[2])):
+                row = load_row(grad, first + b * width + f, like[2])
+                total = add_product(total, load_row(part, at + f, like[2]), row)
+            dots[c * BLOCK + b] = sum_row(total)
+
+
+@jit
+def _slopes(dots, weights, corners, sums):
     """Add one level's share of the gradient in x: dots times the weights' derivatives."""
     upper, slope = weights[0], weights[1]
     for b in range(BLOCK):
@@ -223,18 +253,18 @@ def _slopes(dots, half_scale, weights, corners, sums):
             g1 += _signed(dot, c & 2) * (s0 * (s2 * s3))
             g2 += _signed(dot, c & 4) * ((s0 * s1) * s3)
             g3 += _signed(dot, c & 8) * ((s0 * s1) * s2)
-        sums[b] += g0 * slope[b] * half_scale
-        sums[BLOCK + b] += g1 * slope[BLOCK + b] * half_scale
-        sums[2 * BLOCK + b] += g2 * slope[2 * BLOCK + b] * half_scale
-        sums[3 * BLOCK + b] += g3 * slope[3 * BLOCK + b] * half_scale
+        sums[b] += g0 * slope[b]
+        sums[BLOCK + b] += g1 * slope[BLOCK + b]
+        sums[2 * BLOCK + b] += g2 * slope[2 * BLOCK + b]
+        sums[3 * BLOCK + b] += g3 * slope[3 * BLOCK + b]
 
 
 @jit
-def _curves(dots, along, half_scale, weights, corners, sums):
+def _curves(dots, along, weights, corners, sums):
     """Add one level's share of the Hessian in x times directions."""
     upper, slope, curve, tilt, _ = weights
     for b in range(len(along)):
-        curve[b] *= along[b] * half_scale
+        curve[b] *= along[b]
     for b in range(BLOCK):
         u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
         t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
@@ -257,36 +287,34 @@ def _curves(dots, along, half_scale, weights, corners, sums):
             g2 += _signed(dot, c & 4) * (m2 * dp + k2 * p)
             p, dp = _product(s01, d01, s2, d2)
             g3 += _signed(dot, c & 8) * (m3 * dp + k3 * p)
-        sums[b] += g0 * half_scale
-        sums[BLOCK + b] += g1 * half_scale
-        sums[2 * BLOCK + b] += g2 * half_scale
-        sums[3 * BLOCK + b] += g3 * half_scale
+        sums[b] += g0
+        sums[BLOCK + b] += g1
+        sums[2 * BLOCK + b] += g2
+        sums[3 * BLOCK + b] += g3
 
 
 @jit
-def backward_x(blocks, count, inputs, table, grad, geometry, like, out):
+def backward_x(blocks, inputs, table, grad, geometry, like, out):
     """out (N, D): gradient in x of a range of blocks, levels added in order."""
-    scales, offsets = geometry[0], geometry[5]
-    corners, features, dims = len(like[0]), len(like[1]), len(like[2])
+    offsets = geometry[5]
+    corners, dims, features = len(like[0]), len(like[1]), len(table) // offsets[-1]
     indices, weights = _scratch(corners)
     index, dots, sums = indices[2], _rows(corners), _rows(4)
-    width = len(scales) * features
+    count, width = grad.shape
+    grad = grad.reshape(grad.size)
     for block in range(blocks[0], blocks[1]):
         x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
+        n = min(BLOCK, count - block * BLOCK)
         sums[:] = _ZERO
-        for level in range(len(scales)):
+        for level in range(len(offsets) - 1):
             part = table[offsets[level] * features : offsets[level + 1] * features]
-            _corners(x, u, geometry, level, like[0], like[2], indices, weights)
+            _corners(x, u, geometry, level, like[:2], indices, weights)
             first = block * BLOCK * width + level * features
-            for b in range(min(BLOCK, count - block * BLOCK)):
-                row = load_row(grad, first + b * width, like[1])
-                for c in range(corners):
-                    entry = load_row(part, np.int64(index[c * BLOCK + b]) * features, like[1])
-                    dots[c * BLOCK + b] = dot_rows(entry, row)
+            _dots(part, grad, first, index, n, (features, width), like, dots)
             if len(u):
-                _curves(dots, u, scales[level] * _HALF, weights, like[0], sums)
+                _curves(dots, u, weights, like[0], sums)
             else:
-                _slopes(dots, scales[level] * _HALF, weights, like[0], sums)
-        for b in range(min(BLOCK, count - block * BLOCK)):
+                _slopes(dots, weights, like[0], sums)
+        for b in range(n):
             for d in range(dims):
                 out[block * BLOCK + b, d] = sums[d * BLOCK + b]
