@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
 from polyfield.training.photos import background_colour, photo
 from polyfield.training.pictures import error_map, save_picture, side_by_side, stacked
+from polyfield.training.tiles import render_frame
 
 PROTOCOL = {
     "name": "polyfield-1",
@@ -60,7 +61,8 @@ def evaluate(
         progress: Called with a line per view.
 
     Returns:
-        ``psnr, ssim, lpips (and lpips_reason), views, protocol, seconds_per_view``.
+        ``psnr, ssim, lpips (and lpips_reason), views, protocol, seconds_per_view`` (the median
+        time to render one).
 
     Raises:
         InputError: The scene has no such views.
@@ -88,7 +90,7 @@ def evaluate(
         "split": split,
         **_summary(rows, lpips),
         "protocol": {**_protocol(loaded), **asked},
-        "seconds_per_view": round(seconds / len(rows), 4),
+        "seconds_per_view": round(statistics.median(seconds), 4),
     }
     directory.write_json(f"{name}.json", result)
     return result
@@ -104,14 +106,14 @@ def _evaluate_views(
     views: Sequence[int],
     folder: Path,
     progress: Callable[[str], None],
-) -> tuple[list[dict[str, Any]], float, Lpips | str]:
-    """Rows, seconds of rendering, and how LPIPS was (or was not) computed; writes pictures."""
-    rows, shown, seconds, lpips = [], [], 0.0, _lpips()
+) -> tuple[list[dict[str, Any]], list[float], Lpips | str]:
+    """Rows, seconds of rendering each, and how LPIPS was (or was not) computed; writes pictures."""
+    rows, shown, seconds, lpips = [], [], [], _lpips()
     for old in folder.glob("*.png"):
         old.unlink()
     for view in views:
         row, took, pictures = evaluate_view(model, scene, view, lpips)
-        seconds += took
+        seconds.append(took)
         rows.append(row)
         name = scene.names[view].replace("/", "_").replace("\\", "_")
         beside = side_by_side(pictures)
@@ -167,11 +169,9 @@ def evaluate_view(
     model: Model, scene: PosedImages, view: int, lpips: Lpips | str
 ) -> tuple[dict[str, Any], float, list[Tensor]]:
     """Scores of a view, seconds to render it, and its photo, rendering and error map."""
-    start = time.monotonic()
     background = background_colour(scene, model.device)
-    rendered = model.render(scene.cameras.image_rays(view), background)["rgb"].cpu()
-    seconds = time.monotonic() - start
-    prediction, truth = round_to_8_bits(rendered), round_to_8_bits(photo(scene, view))
+    rendered, seconds = render_frame(model, scene.cameras, view, background)
+    prediction, truth = round_to_8_bits(rendered["rgb"]), round_to_8_bits(photo(scene, view))
     used = usable(scene, view)
     prediction, truth = prediction * used[..., None], truth * used[..., None]
     row = {

@@ -90,16 +90,27 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def render(
-        self, rays: Rays, background: Float[Tensor, "3"] | None = None, chunk: int = 8192
+        self,
+        rays: Rays,
+        background: Float[Tensor, "3"] | None = None,
+        chunk: int = 8192,
+        first: int = FIRST_CHUNK,
     ) -> dict[str, Tensor]:
         """Render any number of rays in chunks, without gradients.
 
         Chunks hold at most `chunk` rays and about `RENDER_SAMPLES` samples; they are halved, with
         a note, when memory runs out.
 
+        Args:
+            rays: In any shape; their order hardly matters for speed.
+            background: Colour behind the scene (None: black).
+            chunk: Most rays at once.
+            first: Rays of the first chunk, which shows how many samples a ray takes.
+
         Returns:
             ``rgb (*batch, 3)``, ``depth``, ``opacity`` and, where the renderer gives one,
             ``median_depth (*batch)``, on the model's device. Depths are distances t of the rays.
+            ``samples``: their number, 0-d, on the CPU.
         """
         flat = rays.flatten()
 
@@ -113,12 +124,13 @@ class Model(nn.Module):
         def resize(done: tuple[dict[str, Tensor], int], size: int) -> int:
             return min(chunk, RENDER_SAMPLES * size // max(1, done[1]))
 
-        done = in_chunks(render_chunk, len(flat), min(chunk, FIRST_CHUNK), resize)
+        done = in_chunks(render_chunk, len(flat), min(chunk, first), resize)
         names = done[0][0]
-        return {
+        rendered = {
             name: torch.cat([p[name] for p, _ in done]).reshape(*rays.shape, *names[name].shape[1:])
             for name in names
         }
+        return {**rendered, "samples": torch.tensor(sum(samples for _, samples in done))}
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of field and sampler."""
