@@ -1,0 +1,180 @@
+"""A whole training step and a whole frame: torch reference against the fast path.
+
+One fit is begun with the fast path, so that its occupancy grid knows the scene; what it has
+become is saved, and both backends go on from there, step by step in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyfield import backend
+from polyfield.config import from_plain
+from polyfield.data.batches import PixelSource
+from polyfield.data.load import load_scene
+from polyfield.data.scene import LoadOptions, PosedImages
+from polyfield.run import RunDirectory
+from polyfield.training.model import Model
+from polyfield.training.photos import background_colour
+from polyfield.training.policies import default_policies
+from polyfield.training.settings import FitConfig, resolve
+from polyfield.training.state import (
+    FitState,
+    load_state,
+    make_generators,
+    make_optimiser,
+    save_state,
+)
+from polyfield.training.step import train_step
+
+NAMES = {"reference": "torch", "fast": "auto"}
+BUDGET = {"fit": {"minutes": 5.0}}  # the fit of which the warm-up is the beginning
+UNTIMED = 2  # steps at the start that compile, or find caches cold
+
+
+@dataclass
+class Loop:
+    """A fit without what it writes: its parts, and one step of it."""
+
+    state: FitState
+    scene: PosedImages
+    source: PixelSource
+    run: RunDirectory
+
+    def step(self) -> float:
+        """One step with all policies; its seconds."""
+        state, policies = self.state, default_policies()
+        start = time.perf_counter()
+        with backend.using(state.model.settings["backend"]):
+            for policy in policies:
+                policy.before_step(state)
+            train_step(state, self.source, self.scene, self.run)
+            for policy in policies:
+                policy.after_step(state)
+        return time.perf_counter() - start
+
+
+def open_scene(path: str) -> PosedImages:
+    """The scene as a fit with the preset ``cpu`` loads it."""
+    data = resolve({}, preset="cpu")["data"]
+    return load_scene(path, from_plain(LoadOptions, data, "data"))
+
+
+def new_loop(scene: PosedImages, run: RunDirectory, name: str) -> Loop:
+    """The hash grid's preset ``cpu`` before its first step, to be run by a backend."""
+    settings = resolve({**BUDGET, "backend": name}, preset="cpu", unbounded=not scene.bounded)
+    config = from_plain(FitConfig, settings["fit"], "fit")
+    device = torch.device("cpu")
+    host, generator = make_generators(settings["seed"], device)
+    model = Model(settings, "none" if scene.bounded else "sphere", host).train()
+    state = FitState(model, make_optimiser(model, config), config, host, generator)
+    state.rays, state.max_rays = config.rays, config.max_rays
+    return Loop(state, scene, PixelSource(scene, "train", device=device), run)
+
+
+def warm_up(loop: Loop, seconds: float) -> dict[str, Any]:
+    """Train for some seconds, compilation not counted, and save."""
+    for _ in range(UNTIMED):
+        loop.step()
+    before = dict(loop.state.totals)
+    while loop.state.seconds < seconds:
+        loop.state.seconds += loop.step()
+    done = {key: loop.state.totals[key] - before[key] for key in ("rays", "samples")}
+    loop.run.create()
+    save_state(loop.run, loop.state)
+    return {
+        "seconds": round(loop.state.seconds, 2),
+        "steps": loop.state.step,
+        "rays_per_second": round(done["rays"] / loop.state.seconds),
+        "samples_per_second": round(done["samples"] / loop.state.seconds),
+        "loss": round(loop.state.last["loss"], 6),
+        "occupied": _occupied(loop.state.model),
+    }
+
+
+def _occupied(model: Model) -> float | None:
+    """Share of the cells that rays are sampled in."""
+    cells = getattr(model.sampler, "occupied", None)
+    return None if cells is None else round(float(cells.float().mean()), 4)
+
+
+def compare_steps(scene: PosedImages, run: RunDirectory, steps: int) -> dict[str, Any]:
+    """Both backends from the saved state: the same steps, in turn."""
+    loops = {label: new_loop(scene, run, name) for label, name in NAMES.items()}
+    seconds: dict[str, list[float]] = {label: [] for label in loops}
+    losses = {}
+    for label, loop in loops.items():
+        load_state(run, loop.state)
+        loop.step()  # with cold caches: not timed
+        losses[label] = loop.state.last["loss"]
+        loop.state.totals.clear()
+    difference = abs(losses["fast"] / losses["reference"] - 1)
+    for _ in range(steps):
+        for label, loop in loops.items():
+            seconds[label].append(loop.step())
+    rows = {label: _figures(loops[label].state, seconds[label]) for label in loops}
+    reference, fast = rows["reference"], rows["fast"]
+    return rows | {
+        "ratio": round(reference["step_ms"] / fast["step_ms"], 2),
+        "first_loss_difference": float(f"{difference:.1e}"),
+    }
+
+
+def _figures(state: FitState, seconds: list[float]) -> dict[str, Any]:
+    """Medians, and rates over all timed steps."""
+    total, steps = sum(seconds), len(seconds)
+    return {
+        "steps": steps,
+        "step_ms": round(1e3 * statistics.median(seconds), 3),
+        "mean_step_ms": round(1e3 * total / steps, 3),
+        "rays_per_step": round(state.totals["rays"] / steps),
+        "samples_per_step": round(state.totals["samples"] / steps),
+        "rays_per_second": round(state.totals["rays"] / total),
+        "samples_per_second": round(state.totals["samples"] / total),
+    }
+
+
+def compare_frames(
+    scene: PosedImages, run: RunDirectory, sizes: tuple[int, ...], repeats: int
+) -> dict[str, Any]:
+    """Seconds for square frames of the saved state: the fast path's best, the reference's first."""
+    view = (*scene.splits["test"], *scene.splits["train"])[0]
+    background = background_colour(scene)
+    models = {}
+    for label, name in NAMES.items():
+        loop = new_loop(scene, run, name)
+        load_state(run, loop.state)
+        models[label] = loop.state.model.eval()
+    frames = {}
+    for size in sizes:
+        rays = scene.cameras[torch.tensor([view])].resized(size, size).image_rays(0)
+        seconds, pictures = {}, {}
+        for label, count in (("reference", 1), ("fast", repeats)):
+            taken = []
+            for _ in range(count):
+                start = time.perf_counter()
+                pictures[label] = models[label].render(rays, background)["rgb"]
+                taken.append(time.perf_counter() - start)
+            seconds[label] = min(taken)
+        frames[f"{size}x{size}"] = {
+            "reference_seconds": round(seconds["reference"], 4),
+            "fast_seconds": round(seconds["fast"], 4),
+            "ratio": round(seconds["reference"] / seconds["fast"], 2),
+            "max_error": float(f"{_largest(pictures['fast'] - pictures['reference']):.1e}"),
+        }
+    return frames
+
+
+def _largest(difference: torch.Tensor) -> float:
+    return float(difference.abs().max())
+
+
+def scratch_run(folder: str) -> RunDirectory:
+    """Where the state is kept while the benchmark runs."""
+    return RunDirectory(Path(folder) / "run")
