@@ -22,10 +22,13 @@ _ZERO, _HALF, _ONE, _TWO = (np.float32(v) for v in (0, 0.5, 1, 2))
 
 
 @jit
-def _from_rows(before, occupied, row):
-    """Distances of a row of cells along z from four rows that are done, and its own cells."""
+def _from_rows(last, this, j, occupied, row):
+    """Distances of a row of cells along z from the windows of four rows, and its own cells.
+
+    last: windows of the plane before, rows j to j + 2; this: of the same plane, row j.
+    """
     for z in range(row.shape[0]):
-        least = min(min(before[0, z], before[1, z]), min(before[2, z], before[3, z]))
+        least = min(min(last[j, z], last[j + 1, z]), min(last[j + 2, z], this[j, z]))
         row[z] = 0 if occupied[z] else min(row[z], np.uint8(least + 1))
 
 
@@ -54,18 +57,16 @@ def clearance(occupied, out):
     just before it in its own.
     """
     r = occupied.shape[0]
-    out[:] = _MOST
+    out.fill(_MOST)
     planes = np.empty((2, r + 2, r), np.uint8)  # windows of the last plane and of this one
-    before = np.empty((4, r), np.uint8)
     for sweep in range(2):
-        planes[:] = _MOST
+        planes.fill(_MOST)
         for i in range(r):
             x = i if sweep == 0 else r - 1 - i
             last, this = planes[(i + 1) % 2], planes[i % 2]
             for j in range(r):
                 y = j if sweep == 0 else r - 1 - j
-                before[:3], before[3] = last[j : j + 3], this[j]
-                _from_rows(before, occupied[x, y], out[x, y])
+                _from_rows(last, this, j, occupied[x, y], out[x, y])
                 _along(out[x, y], sweep, this[j + 1])
 
 
@@ -225,7 +226,8 @@ def _bent(line, span, steps, lattice, cells, t0, t1, n):
 def _grown(values, used, more):
     """The same values in an array with room for more."""
     out = np.empty(max(2 * values.shape[0], used + more), values.dtype)
-    out[:used] = values[:used]
+    for i in range(used):
+        out[i] = values[i]
     return out
 
 

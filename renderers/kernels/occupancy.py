@@ -23,9 +23,9 @@ def sums(low, high, rows, found):
     """Sum and number of the values >= 0 of rows low to high, into found[0] and found[1]."""
     for row in range(low, high):
         total, seen = 0.0, 0
-        for v in rows[row]:
-            if v >= 0:
-                total += v
+        for z in range(rows.shape[1]):
+            if rows[row, z] >= 0:
+                total += rows[row, z]
                 seen += 1
         found[0, row], found[1, row] = total, seen
 
@@ -46,14 +46,14 @@ def planes(low, high, occupancy, limit, dilate, out):
             for y in range(r):
                 _row(occupancy[x, y], limit, out[x, y])
             continue
-        rows[:] = False
+        rows.fill(False)
         _row(occupancy[x, 0], limit, rows[0, 1 : r + 1])
         for y in range(r):
             ahead = rows[(y + 1) % 3, 1 : r + 1]
             if y + 1 < r:
                 _row(occupancy[x, y + 1], limit, ahead)
             else:
-                ahead[:] = False
+                ahead.fill(False)
             for z in range(r):
                 column = rows[0, z] | rows[1, z] | rows[2, z]
                 column |= rows[0, z + 1] | rows[1, z + 1] | rows[2, z + 1]

@@ -49,7 +49,7 @@ class OccupancyGridConfig:
     """Factor on a cell's remembered opacity per `update_every` steps, where it is looked at."""
     update_every: int = 16
     """Training steps between updates while warming up; later twice, then four times as many."""
-    warmup: int = 256
+    warmup: int = 128
     """Training steps during which every update looks at all cells."""
     share: float = 0.125
     """Share of the cells that later updates look at anywhere, and again among occupied ones."""
