@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import machine
 
 
 def polyfield(*arguments: Any) -> tuple[dict[str, Any], float, float]:
@@ -35,21 +36,6 @@ def polyfield(*arguments: Any) -> tuple[dict[str, Any], float, float]:
     return json.loads(out.strip().splitlines()[-1]), seconds, usage.ru_maxrss / 1024
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), None)
-    return {
-        "processor": model or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Fit, evaluate, and collect the figures."""
     run = folder / "run"
@@ -60,7 +46,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "fit", options.scene, "--out", run, *budget, *names, *extra
     )
     downscale = options.eval_downscale or options.downscale
-    scores, _, eval_memory = polyfield("eval", run, "--downscale", downscale)
+    scores, _, eval_memory = polyfield(
+        "eval", run, "--downscale", downscale, "--every", options.every
+    )
     kept = ("steps", "seconds", "rays", "samples", "rays_per_second", "parameters", "bytes", "loss")
     return {
         "scene": Path(options.scene).name,
@@ -70,6 +58,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "settings": options.set,
         "seed": options.seed,
         "fit": {name: fit[name] for name in kept},
+        "samples_per_second": round(fit["samples"] / max(fit["seconds"], 1e-9)),
         "fit_process_seconds": round(fit_seconds, 1),
         "fit_peak_mb": round(memory),
         "eval_peak_mb": round(eval_memory),
@@ -89,6 +78,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="hash-grid")
     parser.add_argument("--downscale", type=int, default=1)
     parser.add_argument("--eval-downscale", type=int)
+    parser.add_argument("--every", type=int, default=1, help="score every n-th test view")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
