@@ -82,6 +82,7 @@ def measure(options: argparse.Namespace, effort: Effort) -> dict[str, Any]:
     for row in operations.measure(operations.CASES, limits, effort.row, effort.largest):
         tell(operations.as_line(row))
         rows.append(row)
+    again = ceilings(effort.ceiling)
     worst = max(steps["first_loss_difference"], *(f["max_error"] for f in frames.values()))
     return {
         "benchmark": "throughput",
@@ -94,6 +95,7 @@ def measure(options: argparse.Namespace, effort: Effort) -> dict[str, Any]:
         "training_step": steps,
         "frames": frames,
         "ceilings": {name: round(rate) for name, rate in limits.items()},
+        "ceilings_after": {name: round(rate) for name, rate in again.items()},
         "operations": rows,
         "peak_mb": peak | {"all": peak_mb()},
         "parity": worst <= operations.TOLERANCE and all(row["parity"] for row in rows),
