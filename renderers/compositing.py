@@ -170,7 +170,7 @@ def visibility_from_density(
     """`visibility` of intervals, found without exponentials; arguments as `weights_from_density`.
 
     T >= eps and alpha >= threshold are compared as optical depths, -ln(eps) and
-    -ln(1 - threshold). Not differentiable.
+    -ln(1 - threshold); what is not a number is visible. Not differentiable.
     """
     most = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
     faintest = -math.log1p(-alpha_threshold)
@@ -178,7 +178,7 @@ def visibility_from_density(
         choice, values = _packed("visible", sigma, delta)
         return choice.function(*values, *_layout(ray_indices, n_rays, offsets), most, faintest)
     tau = _optical_depth(sigma, delta)
-    return (exclusive_sum(tau.double()) <= most) & (tau >= faintest)
+    return ~((exclusive_sum(tau.double()) > most) | (tau < faintest))
 
 
 def accumulate(

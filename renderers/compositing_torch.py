@@ -40,9 +40,12 @@ def packed_visible(
     most: float,
     faintest: float,
 ) -> Bool[Tensor, "m"]:
-    """Samples up to the optical depth `most` along the ray, of at least `faintest` themselves."""
+    """Samples up to the optical depth `most` along the ray, of at least `faintest` themselves.
+
+    What is not a number is visible, so that it is noticed.
+    """
     tau = (sigma * delta).clamp(max=MAX_OPTICAL_DEPTH)
-    return (exclusive_sum(tau.double(), ray_indices) <= most) & (tau >= faintest)
+    return ~((exclusive_sum(tau.double(), ray_indices) > most) | (tau < faintest))
 
 
 def packed_accumulate(

@@ -15,6 +15,7 @@ from torch import Tensor
 from polyfield.registry import register
 from polyfield.renderers.compositing import (
     accumulate,
+    alpha_from_density,
     composite,
     distortion_loss,
     exclusive_sum,
@@ -37,7 +38,8 @@ class VolumeConfig:
     early_stop_eps: float = 0.0
     """Samples that less than this share of the light reaches are left out (0: none are)."""
     alpha_threshold: float = 0.0
-    """Packed samples of less opacity than this are left out."""
+    """Packed samples of less opacity than this are left out (while training, than half the mean
+    where that is lower)."""
     normals: bool = False
     """Also render normals, from the gradient of the density."""
     median_depth: bool = False
@@ -80,8 +82,8 @@ def render_volume(
         generator: Jitters the samples (None: deterministic).
 
     Returns:
-        `Rendered` with extras ``weights``, ``intervals``, ``samples`` (their number, 0-d),
-        and what `config` asks for.
+        `Rendered` with extras ``weights``, ``intervals``, ``samples`` (a 0-d count: at how many
+        the whole field was evaluated, which is what memory goes by), and what `config` asks for.
     """
     samples = sampler(rays, field, generator)
     rendered = render_intervals(field, rays, samples.intervals, config)
@@ -95,9 +97,12 @@ def render_intervals(
     """Render given intervals in front of black; packed ones that hardly count are left out."""
     config = config or VolumeConfig()
     static = rays.times is None and hasattr(field, "density_and_features")
+    evaluated = intervals.t0.numel()
     if static and intervals.packed:
         intervals, x, sigma, rgb = _look_at_lit(field, rays, intervals, config)
         weights = _weigh(sigma, intervals, config)
+        if torch.is_grad_enabled():
+            evaluated = sigma.numel()
     elif static and config.early_stop_eps > 0:
         x = positions(rays, intervals)
         weights, rgb = _colour_lit(field, rays, intervals, x, config)
@@ -112,7 +117,8 @@ def render_intervals(
         depth=depth,
         opacity=opacity,
         normals=_normals(field, x, weights, intervals) if config.normals else None,
-        extras=_extras(weights, rays, intervals, config),
+        extras=_extras(weights, rays, intervals, config)
+        | {"samples": torch.tensor(evaluated, device=weights.device)},
     )
 
 
@@ -135,8 +141,8 @@ def _look_at_lit(
     prune = config.early_stop_eps > 0 or config.alpha_threshold > 0
     if prune and torch.is_grad_enabled():
         with torch.no_grad():
-            lit = _lit(field.density(x), intervals, config)
-        intervals, at = intervals.select(lit)
+            sigma = field.density(x)
+        intervals, at = intervals.select(_lit(sigma, intervals, config))
         x = x.index_select(0, at)
     sigma, features = field.density_and_features(x)
     if prune and not torch.is_grad_enabled():
@@ -147,13 +153,14 @@ def _look_at_lit(
 
 
 def _lit(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
+    delta, faintest = intervals.t1 - intervals.t0, config.alpha_threshold
+    if faintest > 0 and torch.is_grad_enabled():  # a thin field must be able to grow
+        mean = float(alpha_from_density(sigma, delta).mean()) if sigma.numel() else 0.0
+        faintest = min(faintest, 0.5 * mean)
     return visibility_from_density(
-        sigma,
-        intervals.t1 - intervals.t0,
-        *intervals.layout,
-        early_stop_eps=config.early_stop_eps,
-        alpha_threshold=config.alpha_threshold,
-    )
+        sigma, delta, *intervals.layout, early_stop_eps=config.early_stop_eps,
+        alpha_threshold=faintest,
+    )  # fmt: skip
 
 
 def _colour_lit(
@@ -175,7 +182,6 @@ def _extras(
     extras: dict[str, Any] = {
         "weights": weights,
         "intervals": intervals,
-        "samples": torch.tensor(t0.numel(), device=t0.device),
     }
     if config.median_depth:
         extras["median_depth"] = median_depth(weights, t0, t1, *intervals.layout)

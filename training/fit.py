@@ -36,6 +36,7 @@ from polyfield.training.record import Progress, Recorder
 from polyfield.training.settings import FitConfig, complete, resolve
 from polyfield.training.state import FitState, load_state, make_generators, make_optimiser
 from polyfield.training.step import train_step
+from polyfield.training.warmup import get_ready
 
 logger = logging.getLogger("polyfield")
 RESUMABLE = {"fit", "losses", "backend", "threads"}
@@ -248,6 +249,7 @@ def _train(
         backend.using(settings["backend"]),
     ):
         _announce(scene, state)
+        get_ready(state, source, scene)
         clock = time.monotonic()
         while not state.finished:
             before = state.fraction

@@ -27,7 +27,7 @@ def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: Ru
     """One optimisation step; halves the batch and tries again when memory runs out."""
     while True:
         try:
-            loss, figures = _forward_backward(state, source, scene)
+            loss, figures = forward_backward(state, source, scene)
             break
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
@@ -45,9 +45,10 @@ def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: Ru
               row_loss=figures["loss"], row_mse=figures["mse"])  # fmt: skip
 
 
-def _forward_backward(
+def forward_backward(
     state: FitState, source: PixelSource, scene: PosedImages
 ) -> tuple[Tensor, dict[str, float | int]]:
+    """Draw rays, render them and leave gradients; returns the loss and the step's figures."""
     batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
     random = state.generator if scene.background == "random" else None
     batch = with_background(batch, background_colour(scene), random)

@@ -57,7 +57,7 @@ def visible(low, high, offsets, density, most, faintest, out):
         depth = 0.0
         for i in range(offsets[ray], offsets[ray + 1]):
             tau = sigma[i] * delta[i]
-            out[i] = depth <= most and tau >= faintest
+            out[i] = not (depth > most or tau < faintest)  # not-a-number stays visible
             depth += tau
 
 

@@ -239,3 +239,14 @@ def test_offsets_spare_the_counting_and_change_nothing():
             assert torch.equal(a, b)
             assert torch.equal(accumulate(a, v[2], index, n),
                                accumulate(a, v[2], index, n, offsets))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["torch", "numba"])
+def test_what_is_not_a_number_is_visible(name):
+    sigma = torch.tensor([float("nan"), 1.0, 0.0, 1.0])
+    rays = torch.tensor([0, 0, 1, 1])
+    with backend.using(name):
+        seen = visibility_from_density(
+            sigma, torch.ones(4), rays, 2, early_stop_eps=0.9, alpha_threshold=0.1
+        )
+    assert seen[:2].tolist() == [True, True]

@@ -196,9 +196,23 @@ def test_packed_samples_that_do_not_count_are_left_out(differentiable, make_ball
     assert 0 < left.t0.numel() < 0.5 * intervals.t0.numel()
     assert (inside < 0.6).all(), "nothing outside the ball has any opacity"
     assert lit.extras["weights"].requires_grad == differentiable
-    assert lit.extras["samples"] == left.t0.numel() == field.coloured - intervals.t0.numel()
+    assert left.t0.numel() == field.coloured - intervals.t0.numel()
+    evaluated = left if differentiable else intervals
+    assert lit.extras["samples"] == evaluated.t0.numel()
     assert (whole.rgb - lit.rgb).abs().max() < 1e-3
     assert (whole.depth - lit.depth).abs().max() < 1e-2
+
+
+def test_a_thin_field_keeps_its_samples_while_it_trains(make_uniform, make_rays):
+    rays = make_rays(10)
+    intervals = packed(even(64)(rays, None).intervals)
+    config = VolumeConfig(alpha_threshold=0.1)
+    counts = []
+    for differentiable in (True, False):
+        with torch.set_grad_enabled(differentiable):
+            out = render_intervals(make_uniform(0.01), rays, intervals, config)
+        counts.append(out.extras["intervals"].t0.numel())
+    assert counts == [intervals.t0.numel(), 0]
 
 
 def test_leaving_samples_out_gives_the_same_picture_with_and_without_gradients(

@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(tmp_path, mo
     def poisoned(rendered, batch, model):
         calls.append(1)
         loss = total_loss(rendered, batch, model)
-        return loss * float("nan") if len(calls) == 9 else loss
+        return loss * float("nan") if len(calls) == 10 else loss  # the first call is a trial
 
     monkeypatch.setattr(step_module, "total_loss", poisoned)
     with pytest.raises(TrainingError, match="step 8: the loss is not a number"):
@@ -243,14 +243,14 @@ def test_parameters_that_are_not_numbers_are_named(tmp_path, monkeypatch):
 
 
 def test_running_out_of_memory_halves_the_batch_and_says_so(tmp_path, monkeypatch, caplog):
-    forward_backward = step_module._forward_backward
+    forward_backward = step_module.forward_backward
 
     def hungry(state, *arguments):
         if state.rays > 128:
             raise MemoryError
         return forward_backward(state, *arguments)
 
-    monkeypatch.setattr(step_module, "_forward_backward", hungry)
+    monkeypatch.setattr(step_module, "forward_backward", hungry)
     settings = {**SMALL, "fit": {**SMALL["fit"], "target_samples": None}}
     with caplog.at_level("WARNING", "polyfield"):
         result = fit(SCENE, tmp_path / "run", steps=5, settings=settings, device="cpu")
@@ -290,7 +290,7 @@ def test_cuda_without_a_gpu_is_one_sentence(tmp_path):
 
 
 def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path, monkeypatch):
-    forward_backward = step_module._forward_backward
+    forward_backward = step_module.forward_backward
 
     def poisoned(state, *arguments):
         result = forward_backward(state, *arguments)
@@ -298,7 +298,7 @@ def test_a_gradient_that_is_not_a_number_never_reaches_the_weights(tmp_path, mon
             next(p for p in state.model.field.parameters()).grad[0] = math.nan
         return result
 
-    monkeypatch.setattr(step_module, "_forward_backward", poisoned)
+    monkeypatch.setattr(step_module, "forward_backward", poisoned)
     with pytest.raises(TrainingError, match=r"step 5: the gradient of field\.backbone"):
         fit(SCENE, tmp_path / "run", steps=6, settings=SMALL, device="cpu")
     monkeypatch.undo()
