@@ -18,6 +18,8 @@ x) and tilt (its derivative along the direction): four rows each, of zeros beyon
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from polyfield.encodings.kernels.jit import jit
@@ -30,12 +32,13 @@ from polyfield.encodings.kernels.rows import (
     zero_row,
 )
 
+inlined = partial(jit, inline=True)
 BLOCK = 256
 CLAMP, WRAP, HASH = 0, 1, 2
 _ZERO, _ONE, _HALF, _TWO, _THREE, _SIX = (np.float32(v) for v in (0, 1, 0.5, 2, 3, 6))
 
 
-@jit
+@inlined
 def _rows(count):
     """Rows of zeros for a block, from a cache line's first byte on."""
     buffer = np.zeros(count * BLOCK + 16, np.float32)
@@ -43,14 +46,14 @@ def _rows(count):
     return buffer[skip : skip + count * BLOCK]
 
 
-@jit
+@inlined
 def _scratch(corners):
     """Rows for a block: (low, high, index) of uint32, (upper, slope, curve, tilt, weight)."""
     indices = _rows(4).view(np.uint32), _rows(4).view(np.uint32), _rows(corners).view(np.uint32)
     return indices, (_rows(4), _rows(4), _rows(4), _rows(4), _rows(corners))
 
 
-@jit
+@inlined
 def _nodes(x, geometry, level, dims, indices, weights):
     """Both nodes of each axis, and the weight of the upper one with its derivatives in x."""
     scales, shift, smooth, factors, limits, _, _ = geometry
@@ -76,25 +79,25 @@ def _nodes(x, geometry, level, dims, indices, weights):
                 slope[b] *= _SIX * f * (_ONE - f)
 
 
-@jit
+@inlined
 def _side(weight, upper):
     """Weight of one of an axis' two nodes."""
     return weight if upper else _ONE - weight
 
 
-@jit
+@inlined
 def _signed(value, upper):
     """Derivative of `_side`."""
     return value if upper else -value
 
 
-@jit
+@inlined
 def _product(p, dp, q, dq):
     """p * q and its derivative."""
     return p * q, p * dq + dp * q
 
 
-@jit
+@inlined
 def _index_corners(indices, hashed, mask, corners):
     low, high, index = indices
     for b in range(BLOCK):
@@ -109,7 +112,7 @@ def _index_corners(indices, hashed, mask, corners):
                 index[c * BLOCK + b] = i0 + i1 + i2 + i3
 
 
-@jit
+@inlined
 def _weigh_corners(weights, corners):
     upper, weight = weights[0], weights[4]
     for b in range(BLOCK):
@@ -119,24 +122,25 @@ def _weigh_corners(weights, corners):
             weight[c * BLOCK + b] = w * _side(u2, c & 4) * _side(u3, c & 8)
 
 
-@jit
+@inlined
 def _tilt_corners(along, weights, corners):
     """The weights' derivatives along directions, in place of the weights."""
     upper, slope, _, tilt, weight = weights
     for b in range(len(along)):
         tilt[b] = along[b] * slope[b]
-    for b in range(BLOCK):
-        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
-        t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
-        for c in range(len(corners)):
-            p, dp = _side(u0, c & 1), _signed(t0, c & 1)
-            p, dp = _product(p, dp, _side(u1, c & 2), _signed(t1, c & 2))
-            p, dp = _product(p, dp, _side(u2, c & 4), _signed(t2, c & 4))
-            p, dp = _product(p, dp, _side(u3, c & 8), _signed(t3, c & 8))
+    for c in range(len(corners)):
+        for b in range(BLOCK):
+            p, dp = _side(upper[b], c & 1), _signed(tilt[b], c & 1)
+            q, dq = _side(upper[BLOCK + b], c & 2), _signed(tilt[BLOCK + b], c & 2)
+            p, dp = _product(p, dp, q, dq)
+            q, dq = _side(upper[2 * BLOCK + b], c & 4), _signed(tilt[2 * BLOCK + b], c & 4)
+            p, dp = _product(p, dp, q, dq)
+            q, dq = _side(upper[3 * BLOCK + b], c & 8), _signed(tilt[3 * BLOCK + b], c & 8)
+            p, dp = _product(p, dp, q, dq)
             weight[c * BLOCK + b] = dp
 
 
-@jit
+@inlined
 def _corners(x, along, geometry, level, like, indices, weights):
     """Index and weight of every corner for a block of points, and the rows they are made of."""
     corners, dims = like
@@ -164,7 +168,7 @@ def to_blocks(x, points):
                 points[start * dims + d * BLOCK + b] = x[start + b, d]
 
 
-@jit
+@inlined
 def _block(points, block, dims):
     """Coordinates of one block, or nothing of nothing."""
     return points[block * dims * BLOCK : (block + 1) * dims * BLOCK]
@@ -225,7 +229,7 @@ def backward_table(share, inputs, grad, geometry, like, out):
                         store_row(flat, at, add_scaled(total, weight[c * BLOCK + b], row))
 
 
-@jit
+@inlined
 def _dots(part, grad, first, index, count, strides, like, dots):
     """Each corner's entry times the gradient of the features, for a block of points."""
     features, width = strides
@@ -239,7 +243,7 @@ def _dots(part, grad, first, index, count, strides, like, dots):
             dots[c * BLOCK + b] = sum_row(total)
 
 
-@jit
+@inlined
 def _slopes(dots, weights, corners, sums):
     """Add one level's share of the gradient in x: dots times the weights' derivatives."""
     upper, slope = weights[0], weights[1]
@@ -259,38 +263,32 @@ def _slopes(dots, weights, corners, sums):
         sums[3 * BLOCK + b] += g3 * slope[3 * BLOCK + b]
 
 
-@jit
+@inlined
 def _curves(dots, along, weights, corners, sums):
     """Add one level's share of the Hessian in x times directions."""
     upper, slope, curve, tilt, _ = weights
     for b in range(len(along)):
         curve[b] *= along[b]
-    for b in range(BLOCK):
-        u0, u1, u2, u3 = upper[b], upper[BLOCK + b], upper[2 * BLOCK + b], upper[3 * BLOCK + b]
-        t0, t1, t2, t3 = tilt[b], tilt[BLOCK + b], tilt[2 * BLOCK + b], tilt[3 * BLOCK + b]
-        k0, k1, k2, k3 = curve[b], curve[BLOCK + b], curve[2 * BLOCK + b], curve[3 * BLOCK + b]
-        m0, m1, m2, m3 = slope[b], slope[BLOCK + b], slope[2 * BLOCK + b], slope[3 * BLOCK + b]
-        g0 = g1 = g2 = g3 = _ZERO
-        for c in range(len(corners)):
-            s0, d0 = _side(u0, c & 1), _signed(t0, c & 1)
-            s1, d1 = _side(u1, c & 2), _signed(t1, c & 2)
-            s2, d2 = _side(u2, c & 4), _signed(t2, c & 4)
-            s3, d3 = _side(u3, c & 8), _signed(t3, c & 8)
+    for c in range(len(corners)):  # outside: all corners at once are too much for the registers
+        for b in range(BLOCK):
+            s0, d0 = _side(upper[b], c & 1), _signed(tilt[b], c & 1)
+            s1, d1 = _side(upper[BLOCK + b], c & 2), _signed(tilt[BLOCK + b], c & 2)
+            s2, d2 = _side(upper[2 * BLOCK + b], c & 4), _signed(tilt[2 * BLOCK + b], c & 4)
+            s3, d3 = _side(upper[3 * BLOCK + b], c & 8), _signed(tilt[3 * BLOCK + b], c & 8)
             s01, d01 = _product(s0, d0, s1, d1)
             s23, d23 = _product(s2, d2, s3, d3)
             dot = dots[c * BLOCK + b]
             p, dp = _product(s1, d1, s23, d23)
-            g0 += _signed(dot, c & 1) * (m0 * dp + k0 * p)
+            sums[b] += _signed(dot, c & 1) * (slope[b] * dp + curve[b] * p)
             p, dp = _product(s0, d0, s23, d23)
-            g1 += _signed(dot, c & 2) * (m1 * dp + k1 * p)
+            at = BLOCK + b
+            sums[at] += _signed(dot, c & 2) * (slope[at] * dp + curve[at] * p)
             p, dp = _product(s01, d01, s3, d3)
-            g2 += _signed(dot, c & 4) * (m2 * dp + k2 * p)
+            at = 2 * BLOCK + b
+            sums[at] += _signed(dot, c & 4) * (slope[at] * dp + curve[at] * p)
             p, dp = _product(s01, d01, s2, d2)
-            g3 += _signed(dot, c & 8) * (m3 * dp + k3 * p)
-        sums[b] += g0
-        sums[BLOCK + b] += g1
-        sums[2 * BLOCK + b] += g2
-        sums[3 * BLOCK + b] += g3
+            at = 3 * BLOCK + b
+            sums[at] += _signed(dot, c & 8) * (slope[at] * dp + curve[at] * p)
 
 
 @jit
