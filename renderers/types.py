@@ -104,13 +104,16 @@ class Intervals:
             return values.index_select(0, self.ray_indices)
         return values[:, None].expand(*self.t0.shape, *values.shape[1:])
 
+    def filled_offsets(self) -> Int64[Tensor, "n1"]:
+        """The offsets of packed intervals, counted where they are not known."""
+        if self.offsets is not None:
+            return self.offsets
+        return ray_offsets(self.ray_indices, self.n_rays)
+
     def select(self, kept: Bool[Tensor, "m"]) -> tuple[Intervals, Int64[Tensor, "k"]]:
         """The packed intervals of a mask, and their positions among these."""
         assert self.ray_indices is not None, "dense intervals cannot lose some"
-        offsets = self.offsets
-        if offsets is None:
-            offsets = ray_offsets(self.ray_indices, self.n_rays)
-        at, offsets = select_packed(kept, offsets)
+        at, offsets = select_packed(kept, self.filled_offsets())
         t0, t1, rays = (v.index_select(0, at) for v in (self.t0, self.t1, self.ray_indices))
         return Intervals(t0, t1, self.n_rays, rays, offsets), at
 

@@ -15,18 +15,17 @@ from torch import Tensor
 from polyfield.registry import register
 from polyfield.renderers.compositing import (
     accumulate,
-    alpha_from_density,
     composite,
     distortion_loss,
     exclusive_sum,
     median_depth,
     over_background,
-    visibility_from_density,
     weights_from_density,
 )
 from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import Sampler
 from polyfield.renderers.types import Intervals, Rays, Rendered
+from polyfield.renderers.visible import visible_samples
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def render_volume(
         generator: Jitters the samples (None: deterministic).
 
     Returns:
-        `Rendered` with extras ``weights``, ``intervals``, ``samples`` (a 0-d count: at how many
-        the whole field was evaluated, which is what memory goes by), and what `config` asks for.
+        `Rendered` with extras ``weights``, ``intervals``, ``samples`` (at how many the whole
+        field was evaluated, 0-d), and what `config` asks for.
     """
     samples = sampler(rays, field, generator)
     rendered = render_intervals(field, rays, samples.intervals, config)
@@ -97,12 +96,13 @@ def render_intervals(
     """Render given intervals in front of black; packed ones that hardly count are left out."""
     config = config or VolumeConfig()
     static = rays.times is None and hasattr(field, "density_and_features")
-    evaluated = intervals.t0.numel()
     if static and intervals.packed:
-        intervals, x, sigma, rgb = _look_at_lit(field, rays, intervals, config)
+        x = positions(rays, intervals)
+        if config.early_stop_eps > 0 or config.alpha_threshold > 0:
+            x, intervals = _lit(field, x, intervals, config)
+        sigma, features = field.density_and_features(x)
         weights = _weigh(sigma, intervals, config)
-        if torch.is_grad_enabled():
-            evaluated = sigma.numel()
+        rgb = field.colour(features, rays.seen_along, intervals.ray_indices)
     elif static and config.early_stop_eps > 0:
         x = positions(rays, intervals)
         weights, rgb = _colour_lit(field, rays, intervals, x, config)
@@ -117,8 +117,7 @@ def render_intervals(
         depth=depth,
         opacity=opacity,
         normals=_normals(field, x, weights, intervals) if config.normals else None,
-        extras=_extras(weights, rays, intervals, config)
-        | {"samples": torch.tensor(evaluated, device=weights.device)},
+        extras=_extras(weights, rays, intervals, config),
     )
 
 
@@ -129,38 +128,16 @@ def _weigh(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
     )  # fmt: skip
 
 
-def _look_at_lit(
-    field: Any, rays: Rays, intervals: Intervals, config: VolumeConfig
-) -> tuple[Intervals, Tensor, Tensor, Tensor]:
-    """The packed intervals that light reaches, their positions, densities and colours.
-
-    With gradients, a first look at the densities alone, without gradients, says which intervals
-    count: what the others would cost is many times that.
-    """
-    x = positions(rays, intervals)
-    prune = config.early_stop_eps > 0 or config.alpha_threshold > 0
-    if prune and torch.is_grad_enabled():
-        with torch.no_grad():
-            sigma = field.density(x)
-        intervals, at = intervals.select(_lit(sigma, intervals, config))
-        x = x.index_select(0, at)
-    sigma, features = field.density_and_features(x)
-    if prune and not torch.is_grad_enabled():
-        intervals, at = intervals.select(_lit(sigma, intervals, config))
-        x, sigma, features = (v.index_select(0, at) for v in (x, sigma, features))
-    rgb = field.colour(features, rays.seen_along, intervals.ray_indices)
-    return intervals, x, sigma, rgb
-
-
-def _lit(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
-    delta, faintest = intervals.t1 - intervals.t0, config.alpha_threshold
-    if faintest > 0 and torch.is_grad_enabled():  # a thin field must be able to grow
-        mean = float(alpha_from_density(sigma, delta).mean()) if sigma.numel() else 0.0
-        faintest = min(faintest, 0.5 * mean)
-    return visibility_from_density(
-        sigma, delta, *intervals.layout, early_stop_eps=config.early_stop_eps,
-        alpha_threshold=faintest,
+def _lit(
+    field: Any, x: Tensor, intervals: Intervals, config: VolumeConfig
+) -> tuple[Tensor, Intervals]:
+    """Positions and intervals that count; the first look is at densities only."""
+    seen = visible_samples(
+        field.density, x, intervals, config.early_stop_eps, config.alpha_threshold,
+        growing=torch.is_grad_enabled(),
     )  # fmt: skip
+    intervals, at = intervals.select(seen)
+    return x.index_select(0, at), intervals
 
 
 def _colour_lit(
@@ -182,6 +159,7 @@ def _extras(
     extras: dict[str, Any] = {
         "weights": weights,
         "intervals": intervals,
+        "samples": torch.tensor(t0.numel(), device=t0.device),
     }
     if config.median_depth:
         extras["median_depth"] = median_depth(weights, t0, t1, *intervals.layout)
