@@ -45,9 +45,9 @@ class Plan:
 
 
 def tuples(in_dim: int, features: int) -> tuple:
-    """Compile-time constants of a lookup: corners, axes and features taken at once."""
+    """Compile-time constants of a lookup as lengths of tuples; see the kernels."""
     step = max(n for n in range(1, WIDTH + 1) if features % n == 0)
-    return (0,) * 2**in_dim, (0,) * in_dim, (0,) * step
+    return (0,) * 2**in_dim, (0,) * in_dim, (0,) * step, (0,) * (1 if step == features else 2)
 
 
 def limits(resolution: list[int] | None) -> list[tuple[int, int]]:

@@ -7,9 +7,8 @@ vectorise over points, then the lookups, which vectorise over features. Floating
 inputs: the points, flat, block after block of D rows of BLOCK coordinates in [-1, 1], the last one
 padded; and directions in the same layout, or nothing. Where directions are given, the corner
 weights W are replaced by their derivatives along them, V = sum_d along_d dW / dx_d.
-table, grad: flat, of shapes (entries, F) and (N, L * F). like: tuples whose lengths, D's corners,
-D and the features taken at once (a divisor of F), are compile-time constants. geometry: what
-`grid_numba.Plan` holds.
+like: tuples whose lengths are compile-time constants: D's corners, D, the features taken at once
+(a divisor of F), and 1 where these are all of F, else 2. geometry: what `grid_numba.Plan` holds.
 
 Scratch of a block: index and weight, a row per corner; low, high (what the lower and upper node
 of an axis add to the index), upper (weight of the upper node), slope and curve (its derivatives in
@@ -174,11 +173,18 @@ def _block(points, block, dims):
     return points[block * dims * BLOCK : (block + 1) * dims * BLOCK]
 
 
+@inlined
+def _constant(features, like):
+    """The number of features, known to the compiler where they are taken all at once."""
+    return len(like[2]) if len(like[3]) == 1 else features
+
+
 @jit
 def forward(blocks, inputs, table, geometry, like, out):
     """out (N, L * F): features of all levels, for a range of blocks."""
     offsets = geometry[5]
-    corners, dims, features = len(like[0]), len(like[1]), len(table) // offsets[-1]
+    corners, dims = len(like[0]), len(like[1])
+    features = _constant(len(table) // offsets[-1], like)
     indices, weights = _scratch(corners)
     index, weight = indices[2], weights[4]
     count, width = out.shape
@@ -199,6 +205,16 @@ def forward(blocks, inputs, table, geometry, like, out):
                     store_row(flat, first + b * width + f, total)
 
 
+@inlined
+def _clear(flat, rows, columns, features, like):
+    if columns[1] - columns[0] == features:
+        flat[rows[0] * features : rows[1] * features] = _ZERO
+    else:
+        for i in range(rows[0], rows[1]):
+            for f in range(columns[0], columns[1], len(like[2])):
+                store_row(flat, i * features + f, zero_row(like[2]))
+
+
 @jit
 def backward_table(share, inputs, grad, geometry, like, out):
     """Write what `grad` (N, L * F) says to `out`, one level's (size, F).
@@ -207,19 +223,20 @@ def backward_table(share, inputs, grad, geometry, like, out):
     Points are taken in order, so each sum has one order however the work is shared.
     """
     level, rows, columns = share
-    corners, dims, features = len(like[0]), len(like[1]), out.shape[1]
+    corners, dims, features = len(like[0]), len(like[1]), _constant(out.shape[1], like)
     indices, weights = _scratch(corners)
     index, weight = indices[2], weights[4]
     lowest, kept = np.uint32(rows[0]), np.uint32(rows[1] - rows[0])
     count, width = grad.shape
     flat, grad = out.reshape(out.size), grad.reshape(grad.size)
-    out[rows[0] : rows[1], columns[0] : columns[1]] = _ZERO
+    start, stop = columns if len(like[3]) == 2 else (0, features)
+    _clear(flat, rows, (start, stop), features, like)
     for block in range(-(-count // BLOCK)):
         x, u = _block(inputs[0], block, dims), _block(inputs[1], block, dims)
         _corners(x, u, geometry, level, like[:2], indices, weights)
         first = block * BLOCK * width + level * features
         for b in range(min(BLOCK, count - block * BLOCK)):
-            for f in range(columns[0], columns[1], len(like[2])):
+            for f in range(start, stop, len(like[2])):
                 row = load_row(grad, first + b * width + f, like[2])
                 for c in range(corners):
                     i = index[c * BLOCK + b]
@@ -232,7 +249,7 @@ def backward_table(share, inputs, grad, geometry, like, out):
 @inlined
 def _dots(part, grad, first, index, count, strides, like, dots):
     """Each corner's entry times the gradient of the features, for a block of points."""
-    features, width = strides
+    features, width = _constant(strides[0], like), strides[1]
     for b in range(count):
         for c in range(len(like[0])):
             total = zero_row(like[2])
@@ -295,7 +312,8 @@ def _curves(dots, along, weights, corners, sums):
 def backward_x(blocks, inputs, table, grad, geometry, like, out):
     """out (N, D): gradient in x of a range of blocks, levels added in order."""
     offsets = geometry[5]
-    corners, dims, features = len(like[0]), len(like[1]), len(table) // offsets[-1]
+    corners, dims = len(like[0]), len(like[1])
+    features = _constant(len(table) // offsets[-1], like)
     indices, weights = _scratch(corners)
     index, dots, sums = indices[2], _rows(corners), _rows(4)
     count, width = grad.shape
