@@ -50,14 +50,15 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("in_dim", [1, 2, 3, 4])
-@pytest.mark.parametrize("features", [1, 2, 4])
+@pytest.mark.parametrize(
+    "in_dim, features", [(1, 2), (2, 2), (3, 2), (4, 2), (2, 1), (3, 4), (3, 8)]
+)
 def test_parity_for_every_size(in_dim, features):
     shape = layout(in_dim, features=features)
     assert_parity(shape, *inputs(shape, 301))
 
 
-@pytest.mark.parametrize("features", [3, 8])
+@pytest.mark.parametrize("features", [3, 34])
 def test_parity_for_unusual_widths(features):
     shape = layout(features=features)
     assert_parity(shape, *inputs(shape, 50))
@@ -174,7 +175,7 @@ class TestGradientsOfGradients:
         assert set(shape.hashed) == ({True, False} if in_dim > 1 else {False})
         assert_second_order_parity(shape, inputs(shape, 301))
 
-    @pytest.mark.parametrize("options", [{"wrap": True}, {"features": 1}, {"features": 4}])
+    @pytest.mark.parametrize("options", [{"wrap": True}, {"features": 4}])
     def test_parity_of_options(self, options):
         shape = layout(interpolation="smoothstep", **options)
         assert_second_order_parity(shape, inputs(shape, 257, spread=1.5))
