@@ -33,6 +33,7 @@ from polyfield.renderers.marching import Lattice, clearance, march
 from polyfield.renderers.positions import positions, sample_positions
 from polyfield.renderers.scans import select_packed
 from polyfield.renderers.types import Intervals, Rays
+from polyfield.renderers.visible import visible_samples
 from polyfield.training.model import Model
 from polyfield.training.optimisers import Adam
 from polyfield.training.settings import resolve
@@ -184,6 +185,19 @@ def _visible_inputs(n: int) -> tuple[Any, ...]:
     return sigma, delta, *layout
 
 
+def _first_look_inputs(n: int) -> tuple[Any, ...]:
+    sigma, _, _, _ = _packed(n)
+    intervals = _batch(n)[1]
+    x = torch.zeros(len(sigma), 3)
+    x[:, 0] = 20 * sigma
+    return _first_of_three, x, intervals, 0.01, 1e-3
+
+
+def _first_of_three(x: Tensor) -> Tensor:
+    """A field that costs nothing."""
+    return x[:, 0]
+
+
 def _composite_inputs(n: int) -> tuple[Any, ...]:
     sigma, delta, rgb, layout = _packed(n)
     weights = weights_from_density(sigma, delta, *layout)
@@ -273,6 +287,7 @@ CASES = (
     Case("sample positions", ("sample-positions",), _position_inputs, sample_positions),
     Case("packed weights", ("packed-weights",), _weights_inputs, weights_from_density, both=1.0),
     Case("packed visible", ("packed-visible",), _visible_inputs, visibility_from_density),
+    Case("first look", ("next-wave", "absorb"), _first_look_inputs, visible_samples),
     Case("packed select", ("packed-select",), _select_inputs, select_packed),
     Case("packed accumulate", ("packed-accumulate",), _accumulate_inputs, accumulate, both=1.0),
     Case("packed composite", ("packed-composite",), _composite_inputs, composite, both=1.0),

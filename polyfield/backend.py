@@ -129,6 +129,11 @@ def _load(path: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
+def operations() -> dict[str, tuple[Implementation, ...]]:
+    """Operation -> its implementations, the automatic choice first; of what is imported so far."""
+    return {op: tuple(known) for op, known in sorted(_IMPLEMENTATIONS.items())}
+
+
 def choices() -> dict[str, dict[str, str]]:
     """Operation -> backend and reason, for every operation used so far in this process."""
     return {op: {"backend": b, "reason": r} for op, (b, r) in sorted(_CHOSEN.items())}

@@ -1,19 +1,47 @@
-"""Which samples count: found front to back, so that hidden ones are never evaluated."""
+"""Which samples count: found front to back, so that hidden ones are never evaluated.
+
+A wave holds the next samples of every ray: positions `at` (K,), those of ray r at
+first[r]:first[r + 1]. done (N,): how many samples of each ray were looked at; depth (N,): their
+optical depth.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from polyfield.renderers.compositing import accumulate, visibility_from_density
+from polyfield.backend import Implementation, implement, resolve
+from polyfield.renderers.compositing import visibility_from_density
 from polyfield.renderers.types import Intervals
 
 # Samples of a ray that are looked at before asking whether any light is left; then twice as many.
 FIRST_WAVE = 12
+
+for _op in ("next-wave", "absorb"):
+    _name = _op.replace("-", "_")
+    implement(
+        Implementation(
+            op=_op,
+            backend="torch",
+            path=f"polyfield.renderers.visible:{_name}_torch",
+            dtypes=("float32", "float64", "float16", "bfloat16"),
+        )
+    )
+    implement(
+        Implementation(
+            op=_op,
+            backend="numba",
+            path=f"polyfield.renderers.visible_numba:{_name}",
+            devices=("cpu",),
+            dtypes=("float32", "float64"),
+            requires=("numba",),
+            priority=10,
+        )
+    )
 
 
 @torch.no_grad()
@@ -36,48 +64,65 @@ def visible_samples(
         intervals: Packed.
         early_stop_eps: Share of the light (0: all samples are looked at).
         alpha_threshold: Opacity.
-        growing: The threshold is at most half the mean opacity of what was looked at, so that a
-            field that is thin everywhere does not lose all its samples.
+        growing: The threshold is at most half the mean optical depth of what was looked at, so
+            that a field that is thin everywhere does not lose all its samples.
     """
     delta = intervals.t1 - intervals.t0
-    sigma = torch.zeros_like(delta)
     most = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
-    looked, total = 0, 0.0
-    for at in _waves(intervals, sigma, delta, most):
-        sigma[at] = density(x.index_select(0, at)).to(sigma.dtype)
-        if growing and alpha_threshold > 0:
-            looked += len(at)
-            total += float(-torch.expm1(-(sigma[at] * delta[at])).sum())
-    if growing and looked and total / looked < 2 * alpha_threshold:
-        alpha_threshold = 0.5 * total / looked
+    sigma, looked, depth = _look(density, x, intervals, delta, most)
+    if growing and looked:
+        alpha_threshold = min(alpha_threshold, 0.5 * depth / looked)
     return visibility_from_density(
         sigma, delta, *intervals.layout, early_stop_eps=early_stop_eps,
         alpha_threshold=alpha_threshold,
     )  # fmt: skip
 
 
-def _waves(
-    intervals: Intervals, sigma: Tensor, delta: Tensor, most: float
-) -> Iterator[Int64[Tensor, "k"]]:
-    """Positions to fill sigma at, wave after wave."""
-    everything = torch.arange(len(sigma), device=sigma.device)
-    if most == math.inf or sigma.device.type != "cpu":  # elsewhere, waiting costs more
-        yield everything
-        return
-    offsets = intervals.filled_offsets()
-    counts, n = offsets.diff(), intervals.n_rays
-    done, depth = torch.zeros_like(counts), sigma.new_zeros(n)
-    size = FIRST_WAVE
+def _look(
+    density: Callable[[Tensor], Tensor], x: Tensor, intervals: Intervals, delta: Tensor, most: float
+) -> tuple[Tensor, int, float]:
+    """Densities, 0 where they were not asked for; how many were, and their optical depth."""
+    # Waiting for the answer of every wave costs more than it saves on other devices.
+    size = FIRST_WAVE if delta.device.type == "cpu" and most < math.inf else len(x)
+    dtype, device = str(delta.dtype).removeprefix("torch."), delta.device.type
+    step, keep = (resolve(op, device=device, dtype=dtype) for op in ("next-wave", "absorb"))
+    offsets, sigma = intervals.filled_offsets(), torch.zeros_like(delta)
+    done, depth = torch.zeros_like(offsets[:-1]), delta.new_zeros(intervals.n_rays)
     while True:
-        take = (counts - done).clamp(max=size) * ~(depth > most)
-        ends = take.cumsum(0)
-        first = torch.cat([torch.zeros_like(ends[:1]), ends])
-        ray = torch.repeat_interleave(take)
-        if not len(ray):
-            return
-        start = offsets[:-1] + done - first[:-1]
-        at = start.index_select(0, ray) + everything[: len(ray)]
-        yield at
-        tau = sigma.index_select(0, at) * delta.index_select(0, at)
-        depth = depth + accumulate(tau, None, ray, n, first)
-        done, size = done + take, 2 * size
+        at, first = step.function(offsets, done, depth, most, size)
+        if not len(at):
+            return sigma, int(done.sum()), float(depth.sum())
+        found = density(x.index_select(0, at)).to(sigma.dtype)
+        keep.function(at, first, found, delta, sigma, depth)
+        size *= 2
+
+
+def next_wave_torch(
+    offsets: Int64[Tensor, "n1"],
+    done: Int64[Tensor, "n"],
+    depth: Float[Tensor, "n"],
+    most: float,
+    size: int,
+) -> tuple[Int64[Tensor, "k"], Int64[Tensor, "n1"]]:
+    """The next samples, at most `size` each, of rays with a depth up to `most`; `done` moves on."""
+    take = (offsets.diff() - done).clamp(max=size) * ~(depth > most)
+    first = torch.cat([torch.zeros_like(offsets[:1]), take.cumsum(0)])
+    ray = torch.repeat_interleave(take)
+    start = offsets[:-1] + done - first[:-1]
+    at = start.index_select(0, ray) + torch.arange(len(ray), device=ray.device)
+    done += take
+    return at, first
+
+
+def absorb_torch(
+    at: Int64[Tensor, "k"],
+    first: Int64[Tensor, "n1"],
+    found: Float[Tensor, "k"],
+    delta: Float[Tensor, "m"],
+    sigma: Float[Tensor, "m"],
+    depth: Float[Tensor, "n"],
+) -> None:
+    """Put densities found in a wave into `sigma` and add to the rays' optical depths `depth`."""
+    sigma[at] = found
+    ray = torch.repeat_interleave(first.diff())
+    depth.index_add_(0, ray, found * delta.index_select(0, at))

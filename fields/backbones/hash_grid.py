@@ -76,17 +76,24 @@ PRESETS = {
         "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
         "field": {**_NGP_HEADS, "hidden": [64], "density_shift": -1.0},
         # gradients only for samples that light reaches and that absorb some of it
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-4},
+        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
         "sampler": {
             "type": "occupancy-grid",
             "resolution": 64,
-            "steps": 256,
+            "steps": 512,
             "dilate": False,
             "early_stop_eps": 0.0,
         },
         # random backgrounds keep transparent pixels from being filled with white fog
         "data": {"background": "random"},
-        "fit": {"rays": 512, "target_samples": 32768, "lr": 2e-2, "lr_final": 0.03},
+        # many small steps first, fewer larger ones later
+        "fit": {
+            "rays": 512,
+            "target_samples": 8192,
+            "target_samples_final": 32768,
+            "lr": 3e-2,
+            "lr_final": 0.03,
+        },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
 }

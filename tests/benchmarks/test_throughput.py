@@ -45,7 +45,7 @@ def with_fast_form() -> set[str]:
     importlib.import_module("polyfield.training.fit")
     return {
         op
-        for op, ways in backend._IMPLEMENTATIONS.items()
+        for op, ways in backend.operations().items()
         if any(way.backend != "torch" and "cpu" in way.devices for way in ways)
     }
 

@@ -62,3 +62,10 @@ def test_unknown_operations_and_devices_are_named():
         resolve("ad", device="cpu")
     with pytest.raises(ConfigError, match="no implementation of add for tpu"):
         resolve("add", device="tpu")
+
+
+def test_operations_lists_the_fastest_first(monkeypatch):
+    monkeypatch.setattr(backend, "_IMPLEMENTATIONS", {})
+    for name, priority in (("torch", 0), ("quick", 10)):
+        backend.implement(backend.Implementation("add", name, "operator:add", priority=priority))
+    assert [i.backend for i in backend.operations()["add"]] == ["quick", "torch"]

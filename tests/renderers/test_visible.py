@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polyfield import backend
+from polyfield.renderers import visible, visible_numba
 from polyfield.renderers.compositing import visibility_from_density
 from polyfield.renderers.types import Intervals
 from polyfield.renderers.visible import FIRST_WAVE, visible_samples
@@ -50,6 +51,28 @@ def test_waves_find_what_one_look_at_everything_finds(name, eps, threshold):
         )  # fmt: skip
     assert torch.equal(seen, expected)
     assert 0 < int(seen.sum()) <= len(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernels_take_the_steps_of_the_reference(dtype):
+    g = torch.Generator().manual_seed(4)
+    offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
+    m, n = int(offsets[-1]), len(LENGTHS)
+    delta, found = torch.rand(m, generator=g, dtype=dtype), torch.rand(m, generator=g, dtype=dtype)
+    states = [[torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=dtype),
+               torch.zeros(m, dtype=dtype)] for _ in range(2)]  # fmt: skip
+    for _ in range(4):
+        waves = []
+        for step, keep, (done, depth, sigma) in zip(
+            (visible.next_wave_torch, visible_numba.next_wave),
+            (visible.absorb_torch, visible_numba.absorb), states, strict=True,
+        ):  # fmt: skip
+            at, first = step(offsets, done, depth, 4.0, 10)
+            keep(at, first, found[at], delta, sigma, depth)
+            waves.append((at, first))
+        assert all(torch.equal(a, b) for a, b in zip(*waves, strict=True))
+        assert all(torch.allclose(a, b) for a, b in zip(*states, strict=True))
+    assert 0 < int(states[0][0].sum()) < m
 
 
 def test_hidden_samples_are_never_asked_for():
