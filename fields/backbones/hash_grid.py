@@ -92,7 +92,7 @@ PRESETS = {
             "target_samples": 8192,
             "target_samples_final": 32768,
             "lr": 3e-2,
-            "lr_final": 0.03,
+            "lr_final": 0.1,
         },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
