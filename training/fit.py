@@ -316,7 +316,11 @@ def _announce(scene: PosedImages, state: FitState) -> None:
 
 
 def _told(choices: Mapping[str, Mapping[str, str]]) -> str:
-    return ", ".join(f"{op} by {c['backend']} ({c['reason']})" for op, c in choices.items())
+    """Operations by what runs them and why."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for op, choice in choices.items():
+        groups.setdefault((choice["backend"], choice["reason"]), []).append(op)
+    return "; ".join(f"{b} ({why}): {', '.join(ops)}" for (b, why), ops in groups.items())
 
 
 def _finish(run: RunDirectory, state: FitState) -> FitResult:
