@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 
 from polyfield.backend import Implementation, implement, resolve
+from polyfield.errors import ConfigError
 
 implement(
     Implementation(
@@ -55,6 +56,24 @@ def small_mlp_torch(
     return linear(x, weights[-1], biases[-1])
 
 
+def _check(
+    x: Tensor, weights: Sequence[Tensor], extra: Tensor | None, index: Tensor | None
+) -> None:
+    """Refuse what kernels would read beyond the end of."""
+    width = x.shape[1] + (0 if extra is None else extra.shape[1])
+    if width != weights[0].shape[1]:
+        raise ConfigError(f"the network takes {weights[0].shape[1]} inputs, got {width}")
+    if extra is None:
+        return
+    if index is None or len(index) != len(x):
+        found = "none" if index is None else len(index)
+        raise ConfigError(f"extra inputs need an index for each of {len(x)} rows, got {found}")
+    if x.device.type == "cpu" and len(index):
+        low, high = (int(v) for v in index.aminmax())
+        if low < 0 or high >= len(extra):
+            raise IndexError(f"index goes from {low} to {high}, but there are {len(extra)} rows")
+
+
 def small_mlp(
     x: Float[Tensor, "*batch in_dim"],
     weights: Sequence[Tensor],
@@ -71,8 +90,13 @@ def small_mlp(
         extra: More inputs, shared by many rows (the code of a ray's direction): row
             ``index[i]`` is appended to row i of x, which then has one leading dimension.
         index: Rows of `extra`.
+
+    Raises:
+        ConfigError: Widths or numbers of rows do not fit together.
+        IndexError: `index` names a row that `extra` has not.
     """
     rows = x.reshape(-1, x.shape[-1])
+    _check(rows, weights, extra, index)
     dtypes = {t.dtype for t in (x, *weights)}
     dtype = str(x.dtype).removeprefix("torch.") if len(dtypes) == 1 else "mixed"
     device = x.device.type

@@ -139,13 +139,20 @@ def _differentiable(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by the torch reference, as a graph where one is wanted."""
-    graph = torch.is_grad_enabled()
-    needs = ctx.needs_input_grad
+    """The gradients by the torch reference, as a graph where one is wanted.
+
+    They are taken at aliases: a tensor that is also used elsewhere has gradients from there, too,
+    which are not this function's to give.
+    """
+    graph, needs = torch.is_grad_enabled(), ctx.needs_input_grad
     with torch.enable_grad():
-        out = small_mlp_torch(x, weights, biases, extra, index)
         inputs = (x, extra, index, *weights, *biases)
-        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+        alias = [
+            t.view_as(t) if need else t for t, need in zip(inputs, needs, strict=True)
+        ]  # fmt: skip
+        half = len(weights)
+        out = small_mlp_torch(alias[0], alias[3 : 3 + half], alias[3 + half :], *alias[1:3])
+        wanted = [t for t, need in zip(alias, needs, strict=True) if need]
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=graph))
     return tuple(next(found) if need else None for need in needs)
 

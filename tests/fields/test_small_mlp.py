@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from polyfield import backend
+from polyfield.errors import ConfigError
 from polyfield.fields.heads import SmallMLP
 from polyfield.fields.small_mlp import WIDEST, small_mlp, small_mlp_torch
 from polyfield.fields.small_mlp_numba import PART, small_mlp_numba
@@ -157,3 +158,29 @@ def test_autocast_computes_in_the_lower_precision():
     mlp = SmallMLP(8, (16,), 4, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         assert mlp(torch.randn(5, 8)).dtype == torch.bfloat16
+
+
+def test_a_matrix_used_twice_counts_twice_and_no_more():
+    found = []
+    for function in (small_mlp_numba, small_mlp_torch):
+        weights = [torch.linspace(-1, 1, 16).reshape(4, 4).requires_grad_()]
+        x = torch.linspace(-1, 2, 12).reshape(3, 4).requires_grad_()
+        out = function(function(x, weights, [None]), weights, [None])
+        (slope,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), weights[0])[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [2, 5, 500])
+def test_inputs_of_another_width_are_refused(width):
+    with pytest.raises(ConfigError, match=f"takes 3 inputs, got {width}"):
+        SmallMLP(3, (8,), 2)(torch.rand(10, width))
+
+
+def test_extra_inputs_that_do_not_fit_are_refused():
+    mlp, x, extra = SmallMLP(5, (8,), 2), torch.rand(4, 3), torch.rand(3, 2)
+    with pytest.raises(ConfigError, match="each of 4 rows, got 2"):
+        mlp(x, extra, torch.zeros(2, dtype=torch.int64))
+    for wrong in (-1, 3):
+        with pytest.raises(IndexError, match="but there are 3 rows"):
+            mlp(x, extra, torch.tensor([0, wrong, 1, 2]))
