@@ -197,6 +197,7 @@ implement(
         op="hash-encode",
         backend="torch",
         path="polyfield.encodings.grid:hash_encode_torch",
+        devices=None,
         dtypes=("float32", "float64", "float16", "bfloat16", "mixed"),
         second_order=True,
     )

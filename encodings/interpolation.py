@@ -71,6 +71,7 @@ implement(
         op="interpolate",
         backend="torch",
         path="polyfield.encodings.interpolation:interpolate_torch",
+        devices=None,
         dtypes=("float32", "float64", "float16", "bfloat16", "mixed"),
         second_order=True,
     )

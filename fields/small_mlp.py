@@ -21,7 +21,7 @@ implement(
         op="small-mlp",
         backend="torch",
         path="polyfield.fields.small_mlp:small_mlp_torch",
-        devices=("cpu", "cuda", "meta"),
+        devices=None,
         dtypes=("float32", "float64", "float16", "bfloat16", "mixed"),
         second_order=True,
     )

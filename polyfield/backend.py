@@ -25,14 +25,15 @@ class Implementation:
     """One way to run an operation.
 
     `path` is ``"module:function"``, imported when first used; `requires` are the packages it
-    needs; `priority` orders the automatic choice (highest first); `second_order` tells whether
-    its backward can itself be differentiated; `dtypes` are names of supported torch dtypes.
+    needs; `devices` are the kinds of device it runs on (None: all of them); `priority` orders
+    the automatic choice (highest first); `second_order` tells whether its backward can itself be
+    differentiated; `dtypes` are names of supported torch dtypes.
     """
 
     op: str
     backend: str
     path: str
-    devices: tuple[str, ...] = ("cpu", "cuda")
+    devices: tuple[str, ...] | None = ("cpu", "cuda")
     dtypes: tuple[str, ...] = ("float32",)
     requires: tuple[str, ...] = ()
     second_order: bool = False
@@ -112,7 +113,7 @@ def _resolve(op: str, device: str, dtype: str, second_order: bool, want: str) ->
 
 
 def _unfit(implementation: Implementation, device: str, dtype: str, second: bool) -> str | None:
-    if device not in implementation.devices:
+    if implementation.devices is not None and device not in implementation.devices:
         return f"no {device} support"
     if dtype not in implementation.dtypes:
         return f"no {dtype} support"

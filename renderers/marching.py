@@ -31,6 +31,7 @@ for _op, _function in (("march", "march_lattice"), ("clearance", "clearance")):
             op=_op,
             backend="torch",
             path=f"polyfield.renderers.marching:{_function}_torch",
+            devices=None,
             dtypes=_types,
         )
     )

@@ -20,6 +20,7 @@ for _op in ("remember", "mean", "grow", "points"):
             op=f"occupancy-{_op}",
             backend="torch",
             path=f"polyfield.renderers.occupancy:{_op}_torch",
+            devices=None,
             dtypes=("float32", "float64"),
         )
     )

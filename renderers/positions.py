@@ -13,6 +13,7 @@ implement(
         op="sample-positions",
         backend="torch",
         path="polyfield.renderers.positions:sample_positions_torch",
+        devices=None,
         dtypes=("float32", "float64", "float16", "bfloat16"),
         second_order=True,
     )

@@ -19,6 +19,7 @@ implement(
         op="packed-select",
         backend="torch",
         path="polyfield.renderers.scans:select_packed_torch",
+        devices=None,
         dtypes=("bool",),
     )
 )

@@ -26,6 +26,7 @@ implement(
         op="adam",
         backend="torch",
         path="polyfield.training.optimisers:adam_torch",
+        devices=None,
         dtypes=("float32", "float64", "float16", "bfloat16"),
     )
 )

@@ -64,6 +64,17 @@ def test_unknown_operations_and_devices_are_named():
         resolve("add", device="tpu")
 
 
+def test_an_implementation_for_every_device_is_found_on_all_of_them():
+    implement(Implementation("scale", "torch", "operator:mul", devices=None))
+    implement(Implementation("scale", "fast", "operator:sub", devices=("cpu",), priority=5))
+    assert resolve("scale", device="cpu").backend == "fast"
+    for device in ("cuda", "meta", "mps", "xpu"):
+        choice = resolve("scale", device=device)
+        assert choice.backend == "torch" and choice.reason == f"fast: no {device} support"
+    with pytest.raises(ConfigError, match="no implementation of scale for meta float16"):
+        resolve("scale", device="meta", dtype="float16")
+
+
 def test_operations_lists_the_fastest_first(monkeypatch):
     monkeypatch.setattr(backend, "_IMPLEMENTATIONS", {})
     for name, priority in (("torch", 0), ("quick", 10)):
