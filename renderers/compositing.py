@@ -34,6 +34,7 @@ for _op in ("weights", "visible", "accumulate", "composite"):
             op=f"packed-{_op}",
             backend="torch",
             path=f"polyfield.renderers.compositing_torch:packed_{_op}",
+            devices=None,
             dtypes=("float32", "float64", "float16", "bfloat16"),
             second_order=True,
         )
@@ -46,6 +47,7 @@ for _op in ("weights", "visible", "accumulate", "composite"):
             devices=("cpu",),
             dtypes=("float32", "float64"),
             requires=("numba",),
+            second_order=True,
             priority=10,
         )
     )

@@ -1,20 +1,50 @@
-"""Packed compositing by compiled CPU kernels: deterministic, first derivatives only.
+"""Packed compositing by compiled CPU kernels, deterministic.
 
 Signatures as in `compositing_torch`. Rays are independent, so that results are the same bit for
-bit whatever the number of threads.
+bit whatever the number of threads. Gradients that are differentiated again are those of the
+torch reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from polyfield.renderers import compositing_torch as reference
 from polyfield.renderers.compositing_torch import MAX_OPTICAL_DEPTH
 from polyfield.renderers.kernels.launch import arrays, launch
+
+
+def _as_graph(
+    ctx: Any,
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    offsets: Tensor,
+    grads: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    """The gradients in the inputs by the reference `function`, as a graph.
+
+    They are taken at aliases: what the inputs depend on in common, or on each other, is not to
+    be differentiated here.
+    """
+    needs = ctx.needs_input_grad[: len(inputs)]
+    rays = torch.arange(len(offsets) - 1, device=offsets.device).repeat_interleave(offsets.diff())
+    given = [t.view_as(t) if need else t for t, need in zip(inputs, needs, strict=True)]
+    out = function(*given, rays, offsets)
+    outs = (out,) if isinstance(out, Tensor) else out
+    wanted = [t for t, need in zip(given, needs, strict=True) if need]
+    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
+    outs, grads = zip(*pairs, strict=True)
+    options = {"create_graph": True, "allow_unused": True}
+    found = iter(torch.autograd.grad(outs, wanted, grads, **options))
+    return [next(found) if need else None for need in needs]
 
 
 class _Weights(torch.autograd.Function):
@@ -31,11 +61,13 @@ class _Weights(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from polyfield.renderers.kernels import compositing as kernels
 
         sigma, delta, offsets, weights, after = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            function = partial(reference.packed_weights, opaque=ctx.opaque)
+            return *_as_graph(ctx, function, (sigma, delta), offsets, (grad,)), None, None
         out = sigma.new_empty(sigma.shape)
         launch(
             kernels.weights_backward, len(offsets) - 1, *arrays(offsets),
@@ -58,11 +90,13 @@ class _Accumulate(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from polyfield.renderers.kernels import compositing as kernels
 
         weights, values, offsets = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            function, inputs = reference.packed_accumulate, (weights, values)
+            return *_as_graph(ctx, function, inputs, offsets, (grad,)), None
         out = weights.new_empty(weights.shape), values.new_empty(values.shape)
         passed = arrays(offsets, weights, values, grad, *out)
         launch(kernels.accumulate_backward, len(grad), *passed)
@@ -82,10 +116,12 @@ class _Total(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         from polyfield.renderers.kernels import compositing as kernels
 
+        if torch.is_grad_enabled():
+            (offsets,) = ctx.saved_tensors
+            return grad.repeat_interleave(offsets.diff()), None
         out = grad.new_empty(ctx.samples)
         launch(kernels.total_backward, len(grad), *arrays(*ctx.saved_tensors, grad, out))
         return out, None
@@ -107,11 +143,13 @@ class _Composite(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         from polyfield.renderers.kernels import compositing as kernels
 
         weights, rgb, mid, offsets = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            function = reference.packed_composite
+            return *_as_graph(ctx, function, (weights, rgb, mid), offsets, grads), None
         n = len(offsets) - 1
         shapes = ((n, rgb.shape[1]), (n,), (n,))
         grads = tuple(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from polyfield import backend
+from polyfield.renderers import marching, occupancy  # noqa: F401 (operations tested by name)
 from polyfield.renderers.compositing import (
     accumulate,
     alpha_from_density,
@@ -154,6 +155,83 @@ def test_gradcheck_with_empty_rays(name):
         assert torch.autograd.gradcheck(lambda *a: composite(*a, index, 5), (w, rgb, mid))
         assert torch.autograd.gradcheck(lambda *a: accumulate(*a, index, 5), (w, rgb))
         assert torch.autograd.gradcheck(lambda a: accumulate(a, None, index, 5), (w,))
+
+
+def second_order(function, *tensors):
+    """Gradients of a penalty on the gradients of `function`, per backend, None as zeros."""
+    found = []
+    for name in ("torch", "numba"):
+        given = [t.clone().requires_grad_() for t in tensors]
+        with backend.using(name):
+            out = function(*given)
+        # a sum's gradient is of ones, which have no graph of their own
+        first = torch.autograd.grad(sum(o.sum() for o in out), given, create_graph=True)
+        penalty = sum((f - 0.3).square().sum() for f in first)
+        found.append([*first, *torch.autograd.grad(penalty, given, materialize_grads=True)])
+    return found
+
+
+def test_gradients_can_be_differentiated_again(samples):
+    n, index, v = samples
+
+    def rendered(sigma, delta, rgb, mid):
+        w = weights_from_density(sigma, delta, index, n)
+        w_opaque = weights_from_density(sigma, delta, index, n, opaque=True)
+        out = *composite(w, rgb, mid, index, n), *composite(w_opaque, rgb, mid, index, n)
+        sums = accumulate(w, rgb, index, n), accumulate(w, mid, index, n)
+        return *out, *sums, accumulate(w, None, index, n).square()
+
+    colours = v[:3].T.contiguous()
+    given = (v[3] * 4, v[4] / 4 + 0.1, colours, v[5])
+    check(second_order(rendered, *(t.double() for t in given)), rtol=1e-6, atol=1e-7)
+    check(second_order(lambda w: composite(w * w, colours, w, index, n), v[3]),
+          rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_second_derivatives_are_those_of_finite_differences(opaque):
+    index = torch.tensor([0, 0, 0, 2, 2, 3, 3])
+    v = torch.rand(6, 7, generator=generator(), dtype=torch.float64)
+    given = [t.requires_grad_() for t in (v[0], v[1], v[2:5].T.contiguous(), v[5].clone())]
+
+    def rendered(sigma, delta, rgb, mid):
+        w = weights_from_density(sigma, delta, index, 5, opaque=opaque)
+        return *composite(w, rgb, mid, index, 5), accumulate(w, w, index, 5)  # w twice in one
+
+    with backend.using("numba"):
+        assert torch.autograd.gradgradcheck(rendered, given)
+        total = [given[0]]
+        assert torch.autograd.gradgradcheck(lambda s: accumulate(s, None, index, 5), total)
+        assert torch.autograd.gradgradcheck(lambda s: accumulate(s, s, index, 5), total)
+
+
+def test_compiled_compositing_is_chosen_where_second_derivatives_are_asked_for():
+    for op in ("weights", "accumulate", "composite"):
+        asked = {"device": "cpu", "second_order": True}
+        assert backend.resolve(f"packed-{op}", **asked).backend == "numba"
+
+
+REFERENCES = ["packed-weights", "packed-visible", "packed-accumulate", "packed-composite",
+              "packed-select", "sample-positions", "march", "clearance", "occupancy-remember",
+              "occupancy-mean", "occupancy-grow", "occupancy-points"]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", REFERENCES)
+@pytest.mark.parametrize("device", ["meta", "mps", "xpu"])
+def test_the_references_are_not_tied_to_kinds_of_device(op, device):
+    dtype = "bool" if op in ("packed-select", "clearance") else "float32"
+    assert backend.resolve(op, device=device, dtype=dtype).backend == "torch"
+
+
+def test_rays_are_composited_on_tensors_without_storage(make_rays):
+    rays, index = make_rays(4), torch.zeros(7, dtype=torch.int64, device="meta")
+    t = torch.zeros(7, device="meta")
+    w = weights_from_density(t, t, index, 4, opaque=True)
+    colour, depth, opacity = composite(w, t[:, None].expand(7, 3), t, index, 4)
+    assert colour.is_meta and colour.shape == (4, 3) and depth.shape == opacity.shape == (4,)
+    assert visibility_from_density(t, t, index, 4).shape == (7,)
+    ends = rays.origins.to("meta"), rays.directions.to("meta")
+    assert sample_positions(*ends, t, t, index).shape == (7, 3)
 
 
 @pytest.mark.parametrize("name", ["torch", "numba"])
