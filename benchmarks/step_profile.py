@@ -3,7 +3,7 @@
     python benchmarks/step_profile.py DATA/lego --seconds 60 --out benchmarks/results/step
 
 A second thread looks once a millisecond at what the fit is doing and notes the innermost
-function of this program. The first half of the budget is not counted: grids still fill then.
+function of this program. The first half of the fit is not counted: grids still fill then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def part_of(frame: Any) -> str:
     """The part of the program that a stack is in."""
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(HOUSE):
+        if path.is_relative_to(HOUSE) and "site-packages" not in path.parts:
             inside = path.relative_to(HOUSE).as_posix()
             if not inside.startswith(PASSED):
                 named = (name for fragment, name in PARTS if fragment in inside)
@@ -80,10 +79,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     about = machine()
     watch = Watch(threading.get_ident())
-    begin = time.monotonic()
 
     def progress(row: dict[str, Any]) -> None:
-        watch.active = time.monotonic() - begin > options.seconds / 2
+        watch.active = row.get("seconds", 0.0) > options.seconds / 2
 
     watch.start()
     with tempfile.TemporaryDirectory() as folder:

@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 
+MOST_THREADS = 256
+
 
 @cache
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Waiting workers; a forked process, which has none of its parent's threads, makes its own."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="polyfield")
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Waiting workers, begun as they are needed; a forked process, which has none of its
+    parent's threads, makes its own."""
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="polyfield")
 
 
 def run_tasks(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> None:
@@ -42,10 +45,10 @@ def run_tasks(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) ->
                 return
             function(*task)
 
-    helpers = min(torch.get_num_threads(), len(tasks)) - 1
+    helpers = min(torch.get_num_threads(), len(tasks), MOST_THREADS) - 1
     if helpers < 1:
         return work()
-    pool = _pool(os.getpid(), torch.get_num_threads() - 1)
+    pool = _pool(os.getpid())
     running = [pool.submit(work) for _ in range(helpers)]
     try:
         work()

@@ -65,7 +65,8 @@ def visible_samples(
         early_stop_eps: Share of the light (0: all samples are looked at).
         alpha_threshold: Opacity.
         growing: The threshold is at most half the mean optical depth of what was looked at, so
-            that a field that is thin everywhere does not lose all its samples.
+            that a field that is thin everywhere does not lose all its samples. That mean depends
+            on how far was looked, hence a little on the device.
     """
     delta = intervals.t1 - intervals.t0
     most = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf

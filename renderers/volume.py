@@ -18,6 +18,7 @@ from polyfield.renderers.compositing import (
     composite,
     distortion_loss,
     exclusive_sum,
+    last_of_ray,
     median_depth,
     over_background,
     weights_from_density,
@@ -37,8 +38,8 @@ class VolumeConfig:
     early_stop_eps: float = 0.0
     """Samples that less than this share of the light reaches are left out (0: none are)."""
     alpha_threshold: float = 0.0
-    """Packed samples of less opacity than this are left out (while training, than half the mean
-    where that is lower)."""
+    """Samples of less opacity than this are left out (while training, than half the mean where
+    that is lower); only packed ones of scenes without time, others are all kept."""
     normals: bool = False
     """Also render normals, from the gradient of the density."""
     median_depth: bool = False
@@ -78,28 +79,45 @@ def render_volume(
         sampler: Picks the intervals; its extras are handed on.
         config: What to compute.
         background: Colour behind the scene, for all rays or per ray (None: black).
-        generator: Jitters the samples (None: deterministic).
+        generator: Jitters the samples, and says that the field is being trained, see
+            `render_intervals` (None: deterministic).
 
     Returns:
         `Rendered` with extras ``weights``, ``intervals``, ``samples`` (at how many the whole
-        field was evaluated, 0-d), and what `config` asks for.
+        field was evaluated, 0-d), ``marched`` (how many the sampler gave), and what `config`
+        asks for.
     """
     samples = sampler(rays, field, generator)
-    rendered = render_intervals(field, rays, samples.intervals, config)
+    growing = generator is not None
+    rendered = render_intervals(field, rays, samples.intervals, config, growing=growing)
     rgb = over_background(rendered.rgb, rendered.opacity, background)
     return replace(rendered, rgb=rgb, extras={**samples.extras, **rendered.extras})
 
 
 def render_intervals(
-    field: Any, rays: Rays, intervals: Intervals, config: VolumeConfig | None = None
+    field: Any,
+    rays: Rays,
+    intervals: Intervals,
+    config: VolumeConfig | None = None,
+    *,
+    growing: bool = False,
 ) -> Rendered:
-    """Render given intervals in front of black; packed ones that hardly count are left out."""
+    """Render given intervals in front of black; those that hardly count are left out.
+
+    Args:
+        field: A radiance field.
+        rays: One leading dimension N.
+        intervals: Dense or packed.
+        config: What to compute.
+        growing: The field is being trained: no opacity threshold may take all its samples.
+    """
     config = config or VolumeConfig()
+    marched = intervals.t0.numel()
     static = rays.times is None and hasattr(field, "density_and_features")
     if static and intervals.packed:
         x = positions(rays, intervals)
         if config.early_stop_eps > 0 or config.alpha_threshold > 0:
-            x, intervals = _lit(field, x, intervals, config)
+            x, intervals = _lit(field, x, intervals, config, growing)
         sigma, features = field.density_and_features(x)
         weights = _weigh(sigma, intervals, config)
         rgb = field.colour(features, rays.seen_along, intervals.ray_indices)
@@ -117,7 +135,7 @@ def render_intervals(
         depth=depth,
         opacity=opacity,
         normals=_normals(field, x, weights, intervals) if config.normals else None,
-        extras=_extras(weights, rays, intervals, config),
+        extras={"marched": marched, **_extras(weights, rays, intervals, config)},
     )
 
 
@@ -129,13 +147,14 @@ def _weigh(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
 
 
 def _lit(
-    field: Any, x: Tensor, intervals: Intervals, config: VolumeConfig
+    field: Any, x: Tensor, intervals: Intervals, config: VolumeConfig, growing: bool
 ) -> tuple[Tensor, Intervals]:
     """Positions and intervals that count; the first look is at densities only."""
     seen = visible_samples(
-        field.density, x, intervals, config.early_stop_eps, config.alpha_threshold,
-        growing=torch.is_grad_enabled(),
-    )  # fmt: skip
+        field.density, x, intervals, config.early_stop_eps, config.alpha_threshold, growing
+    )
+    if config.opaque_background:
+        seen = seen | last_of_ray(intervals.ray_indices)
     intervals, at = intervals.select(seen)
     return x.index_select(0, at), intervals
 
@@ -143,10 +162,13 @@ def _lit(
 def _colour_lit(
     field: Any, rays: Rays, intervals: Intervals, x: Tensor, config: VolumeConfig
 ) -> tuple[Tensor, Tensor]:
-    """Weights of all dense intervals, and colours where the transmittance is at least eps."""
+    """Weights and colours of dense intervals, zero where the transmittance is below eps."""
     sigma, features = field.density_and_features(x)
     weights = _weigh(sigma, intervals, config)
-    lit = 1 - exclusive_sum(weights.detach()) >= config.early_stop_eps
+    lit = ~(1 - exclusive_sum(weights.detach()) < config.early_stop_eps)
+    if config.opaque_background:
+        lit[:, -1] = True
+    weights = torch.where(lit, weights, 0)
     colours = field.colour(features[lit], rays.seen_along, lit.nonzero()[:, 0])
     rgb = colours.new_zeros(*weights.shape, colours.shape[-1])
     return weights, rgb.index_put((lit,), colours)

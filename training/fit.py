@@ -192,9 +192,10 @@ def _new_state(settings: Mapping[str, Any], scene: PosedImages, device: torch.de
 
 
 def _check_memory(scene: PosedImages, state: FitState) -> None:
-    """Refuse what cannot fit: parameters with gradient and moments, and a batch of samples."""
-    samples = state.config.target_samples or state.config.rays * 64
-    needed = 16 * state.model.parameter_count + 2048 * samples
+    """Refuse what cannot fit: parameters with gradient, moments and a copy, and a batch."""
+    config = state.config
+    most = max(config.target_samples or 0, config.target_samples_final or 0)
+    needed = 20 * state.model.parameter_count + 2048 * (most or config.rays * 64)
     free = available_bytes()
     logger.info("memory: about %d MB, images %d MB on disk", needed >> 20, scene.memory_bytes >> 20)
     if free is not None and needed > free and state.model.device.type == "cpu":
@@ -249,7 +250,8 @@ def _train(
         backend.using(settings["backend"]),
     ):
         _announce(scene, state)
-        get_ready(state, source, scene)
+        if not state.finished:
+            get_ready(state, source, scene)
         clock = time.monotonic()
         while not state.finished:
             before = state.fraction

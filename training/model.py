@@ -114,23 +114,26 @@ class Model(nn.Module):
         """
         flat = rays.flatten()
 
-        def render_chunk(start: int, stop: int) -> tuple[dict[str, Tensor], int]:
+        def render_chunk(start: int, stop: int) -> tuple[dict[str, Tensor], int, int]:
             out = self(flat[start:stop].to(self.device), background)
             parts = {"rgb": out.rgb, "depth": out.depth, "opacity": out.opacity}
             if "median_depth" in out.extras:
                 parts["median_depth"] = out.extras["median_depth"]
-            return parts, int(out.extras.get("samples", 0))
+            samples = int(out.extras.get("samples", 0))
+            return parts, samples, int(out.extras.get("marched", samples))
 
-        def resize(done: tuple[dict[str, Tensor], int], size: int) -> int:
-            return min(chunk, RENDER_SAMPLES * size // max(1, done[1]))
+        def resize(done: tuple[dict[str, Tensor], int, int], size: int) -> int:
+            return min(chunk, RENDER_SAMPLES * size // max(1, done[2]))
 
         done = in_chunks(render_chunk, len(flat), min(chunk, first), resize)
         names = done[0][0]
         rendered = {
-            name: torch.cat([p[name] for p, _ in done]).reshape(*rays.shape, *names[name].shape[1:])
+            name: torch.cat([part[0][name] for part in done]).reshape(
+                *rays.shape, *names[name].shape[1:]
+            )
             for name in names
         }
-        return {**rendered, "samples": torch.tensor(sum(samples for _, samples in done))}
+        return {**rendered, "samples": torch.tensor(sum(part[1] for part in done))}
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of field and sampler."""

@@ -95,7 +95,7 @@ class HoldSamples(BasePolicy):
         """Samples to hold at a share of the budget."""
         if config.target_samples is None:
             return None
-        last = config.target_samples_final or config.target_samples
+        last = max(config.target_samples_final or 0, config.target_samples)
         return round(config.target_samples * (last / config.target_samples) ** fraction)
 
     def after_step(self, state: FitState) -> None:

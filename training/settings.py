@@ -40,7 +40,8 @@ class FitConfig:
     target_samples: int | None = None
     """Samples per step to hold by adapting the number of rays (None: rays stay as they are)."""
     target_samples_final: int | None = None
-    """Samples per step at the end, approached exponentially (None: as at the start)."""
+    """Samples per step at the end, approached exponentially (None, or fewer: as at the start;
+    without target_samples it has no effect)."""
     max_rays: int = 65536
     """Upper bound of the adapted number of rays."""
     lr: float = 1e-2

@@ -9,6 +9,7 @@ import time
 
 from polyfield.data.batches import PixelSource
 from polyfield.data.scene import PosedImages
+from polyfield.training.memory import is_out_of_memory
 from polyfield.training.state import FitState, make_generators, make_optimiser
 from polyfield.training.step import forward_backward
 
@@ -27,13 +28,19 @@ def get_ready(state: FitState, source: PixelSource, scene: PosedImages) -> float
         Seconds it took.
     """
     note = threading.Timer(
-        PATIENCE, logger.warning, ["compiling for this processor; it happens once, up to 40 s"]
+        PATIENCE,
+        logger.warning,
+        ["getting ready; the first time on a machine kernels are compiled, which takes up to 40 s"],
     )
     note.daemon = True
     begin = time.monotonic()
     note.start()
     try:
         _trial_step(state, source, scene)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.info("no memory for a trial step (%s)", error)  # the real one gets smaller
     finally:
         note.cancel()
     return time.monotonic() - begin

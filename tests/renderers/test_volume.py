@@ -207,10 +207,10 @@ def test_a_thin_field_keeps_its_samples_while_it_trains(make_uniform, make_rays)
     intervals = packed(even(64)(rays, None).intervals)
     config = VolumeConfig(alpha_threshold=0.1)
     counts = []
-    for differentiable in (True, False):
-        with torch.set_grad_enabled(differentiable):
-            out = render_intervals(make_uniform(0.01), rays, intervals, config)
+    for growing in (True, False):
+        out = render_intervals(make_uniform(0.01), rays, intervals, config, growing=growing)
         counts.append(out.extras["intervals"].t0.numel())
+        assert out.extras["marched"] == intervals.t0.numel()
     assert counts == [intervals.t0.numel(), 0]
 
 
@@ -259,3 +259,28 @@ def test_moving_along_the_ray_changes_depth_but_not_colour(make_ball, make_rays)
     assert torch.allclose(a.rgb, b.rgb, atol=1e-4)
     seen = a.opacity > 0.01
     assert torch.allclose((b.depth - a.depth)[seen], torch.tensor(0.5), atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [lambda i: i, packed], ids=["dense", "packed"])
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+def test_an_opaque_background_is_where_the_ray_ends_whatever_is_left_out(
+    layout, eps, make_ball, make_rays
+):
+    rays = make_rays(40)
+    intervals = layout(even(64)(rays, None).intervals)
+    config = VolumeConfig(early_stop_eps=eps, alpha_threshold=1e-2, opaque_background=True)
+    out = render_intervals(make_ball(3.0), rays, intervals, config)
+    whole = render_intervals(make_ball(3.0), rays, intervals, replace(config, early_stop_eps=0.0,
+                             alpha_threshold=0.0))  # fmt: skip
+    assert torch.allclose(out.opacity, torch.ones(40), atol=1e-4 + eps)
+    assert (out.depth - whole.depth).abs().max() < 0.05 + 2 * eps
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.3])
+def test_early_stopping_means_the_same_for_dense_and_packed_samples(eps, make_ball, make_rays):
+    rays, dense = make_rays(40), even(64)(make_rays(40), None).intervals
+    config = VolumeConfig(early_stop_eps=eps)
+    a, b = (render_intervals(make_ball(10.0), rays, i, config) for i in (dense, packed(dense)))
+    assert (a.opacity < 1 - eps / 4).any()
+    torch.testing.assert_close(a.opacity, b.opacity, rtol=0, atol=1e-4)
+    torch.testing.assert_close(a.rgb, b.rgb, rtol=0, atol=1e-4)

@@ -137,7 +137,8 @@ def test_minutes_end_on_time(tmp_path):
     result = fit(SCENE, tmp_path / "run", minutes=0.05, settings=SMALL, device="cpu")
     assert 2.9 < result.seconds < 6
     config = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["fit"]
-    assert last_rate(tmp_path / "run") == pytest.approx(config["lr"] * config["lr_final"], rel=0.1)
+    final = config["lr"] * config["lr_final"]
+    assert final <= last_rate(tmp_path / "run") < 1.5 * final  # the last step began before the end
 
 
 def test_a_loaded_model_renders_what_was_trained(finished):

@@ -99,6 +99,11 @@ def test_the_samples_of_a_step_grow_exponentially(fraction, samples):
     assert s.rays == round(min(4096, max(1024, samples)) / 256) * 256
 
 
+def test_steps_never_shrink_below_what_they_began_with():
+    config = FitConfig(target_samples=200_000, target_samples_final=32_768)
+    assert [HoldSamples.target(config, f) for f in (0.0, 0.5, 1.0)] == [200_000] * 3
+
+
 def test_without_a_target_rays_stay():
     s = state(FitConfig(rays=4096), last={"samples": 1})
     HoldSamples().after_step(s)

@@ -53,4 +53,16 @@ def test_the_user_is_told_only_when_it_takes_long(monkeypatch, caplog):
     assert not caplog.records
     monkeypatch.setattr(warmup, "PATIENCE", 0.0)
     warmup.get_ready(state, source, scene)
-    assert [r.message for r in caplog.records if "compiling" in r.message]
+    assert [r.message for r in caplog.records if "compiled" in r.message]
+
+
+def test_a_trial_that_finds_no_memory_is_left_out(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "polyfield")
+    state, source, scene = prepared()
+
+    def full(*_):
+        raise MemoryError("all gone")
+
+    monkeypatch.setattr(warmup, "forward_backward", full)
+    warmup.get_ready(state, source, scene)
+    assert [r.message for r in caplog.records] == ["no memory for a trial step (all gone)"]
