@@ -133,12 +133,16 @@ def test_a_resumed_run_takes_a_new_rate_but_no_new_backbone(tmp_path):
         resume(tmp_path / "run", steps=9, settings={"fit": {"l": 3}}, device="cpu")
 
 
-def test_minutes_end_on_time(tmp_path):
-    result = fit(SCENE, tmp_path / "run", minutes=0.05, settings=SMALL, device="cpu")
-    assert 2.9 < result.seconds < 6
-    config = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["fit"]
-    final = config["lr"] * config["lr_final"]
-    assert final <= last_rate(tmp_path / "run") < 1.5 * final  # the last step began before the end
+def test_minutes_end_on_time_and_the_rate_follows_the_clock(tmp_path):
+    out, settings = tmp_path / "run", {**SMALL, "fit": {**SMALL["fit"], "log_every": 1}}
+    result = fit(SCENE, out, minutes=0.05, settings=settings, device="cpu")
+    assert result.seconds > 2.9
+    steps = [row for row in RunDirectory(out).metrics() if "lr" in row]
+    before, last = steps[-2], steps[-1]
+    assert before["seconds"] < 3 <= last["seconds"] + 0.01
+    config = json.loads((out / "config.json").read_text())["settings"]["fit"]
+    expected = config["lr"] * config["lr_final"] ** (before["seconds"] / 3)
+    assert last["lr"] == pytest.approx(expected, rel=0.02)
 
 
 def test_a_loaded_model_renders_what_was_trained(finished):
