@@ -31,6 +31,9 @@ from polyfield.renderers.types import Intervals, Rays, Samples
 # Points per density query of an update, and the farthest point a contracted cell stands for.
 _QUERY = 2**18
 _FARTHEST = 1e4
+# Müller et al. 2022, appendix E.3: every 16 steps; all cells during the first 256, later a
+# quarter of them anywhere and a quarter among the occupied ones.
+PAPER_SCHEDULE = {"update_every": 16, "rarer": False, "warmup": 256, "share": 0.25}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class OccupancyGridConfig:
     decay: float = 0.95
     """Factor on a cell's remembered opacity per `update_every` steps, where it is looked at."""
     update_every: int = 16
-    """Training steps between updates while warming up; later twice, then four times as many."""
+    """Training steps between updates (while warming up, if they get `rarer`)."""
+    rarer: bool = True
+    """Update half as often after the warm-up, and a quarter as often after twice its steps."""
     warmup: int = 128
     """Training steps during which every update looks at all cells."""
     share: float = 0.125
@@ -79,7 +84,7 @@ class OccupancyGridConfig:
     config=OccupancyGridConfig,
     paper="Müller et al. 2022; Li et al. 2023",
     presets={
-        "paper": {"sampler": {"resolution": 128, "steps": 1024}},
+        "paper": {"sampler": {"resolution": 128, "steps": 1024, **PAPER_SCHEDULE}},
         # 1/256 asks for over a thousand steps a ray before the grid knows what is empty
         "unbounded": {"sampler": {"cone_angle": 0.03}},
     },
@@ -147,13 +152,13 @@ class OccupancyGrid(Sampler):
         """Look at the field again: at all cells while warming up, then at some.
 
         Later updates look at a `share` of the cells at random and at as many random occupied
-        ones, each at a random point inside. They come less and less often, since the field
-        changes less and less, and fade what is remembered by as much more.
+        ones, each at a random point inside. If `rarer`, they come less and less often, since
+        the field changes less and less, and fade what is remembered by as much more.
 
         Source: Müller et al. 2022, appendix E.3; Li et al. 2023.
         """
         warmup = self.config.warmup
-        rarer = 1 if step < warmup else 2 if step < 2 * warmup else 4
+        rarer = 1 if step < warmup or not self.config.rarer else 2 if step < 2 * warmup else 4
         if step % (self.config.update_every * rarer):
             return
         flat = self.occupancy.flatten()

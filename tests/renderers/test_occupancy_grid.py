@@ -9,9 +9,14 @@ import torch
 from polyfield.errors import ConfigError
 from polyfield.registry import build
 from polyfield.renderers.cameras import pinhole_cameras
-from polyfield.renderers.samplers.occupancy_grid import OccupancyGrid, OccupancyGridConfig
+from polyfield.renderers.samplers.occupancy_grid import (
+    PAPER_SCHEDULE,
+    OccupancyGrid,
+    OccupancyGridConfig,
+)
 from polyfield.renderers.types import Rays
 from polyfield.renderers.volume import VolumeConfig, render_volume
+from polyfield.training.settings import resolve
 
 
 def sampler(contraction="none", **settings):
@@ -243,15 +248,21 @@ def test_grids_made_in_inference_mode_march(make_ball):
         assert len(grid(image_rays(8), make_ball()).intervals.t0) > 0
 
 
-def test_later_updates_are_rarer_and_fade_as_much_more(make_uniform):
-    grid = sampler(resolution=4, steps=100, warmup=32, share=1.0)
-    one_step, steps = 2 * math.sqrt(3) / 100, []
-    for step in range(200):
+def updated_steps(grid, field, total):
+    """The training steps, of the first `total`, in which the grid looks at the field."""
+    steps = []
+    for step in range(total):
         grid.occupancy.fill_(0.0)
-        grid.update(make_uniform(10.0), step, generator(step))
+        grid.update(field, step, generator(step))
         if grid.occupancy.max() > 0:
             steps.append(step)
-    assert steps == [0, 16, 32, 64, 128, 192]
+    return steps
+
+
+def test_later_updates_are_rarer_and_fade_as_much_more(make_uniform):
+    grid = sampler(resolution=4, steps=100, warmup=32, share=1.0)
+    one_step = 2 * math.sqrt(3) / 100
+    assert updated_steps(grid, make_uniform(10.0), 200) == [0, 16, 32, 64, 128, 192]
     grid.occupancy.fill_(10 * one_step)
     grid.occupied.fill_(True)
     grid.update(make_uniform(0.0), 64, generator())
@@ -264,3 +275,34 @@ def test_cells_no_camera_sees_are_not_looked_at_after_the_warm_up_either(make_un
     grid.occupied[:4] = False
     grid.update(make_uniform(10.0), 64, generator())
     assert (grid.occupancy[:4] == -1).all() and (grid.occupancy[4:] > 0).all()
+
+
+def test_updates_keep_their_pace_where_that_is_asked_for(make_uniform):
+    grid = sampler(resolution=4, steps=100, warmup=32, share=1.0, rarer=False)
+    assert updated_steps(grid, make_uniform(10.0), 200) == list(range(0, 200, 16))
+    grid.occupancy.fill_(0.5)
+    grid.occupied.fill_(True)
+    grid.update(make_uniform(0.0), 64, generator())
+    assert torch.allclose(grid.occupancy, torch.tensor(0.5 * 0.95))
+
+
+def test_the_papers_schedule_is_that_of_the_preset_whatever_the_defaults_are():
+    # Müller et al. 2022, appendix E.3
+    for backbone in ({}, {"backbone": {"type": "mlp"}}):
+        user = {**backbone, "sampler": {"type": "occupancy-grid"}}
+        found = resolve(user, preset="paper")["sampler"]
+        names = ("update_every", "warmup", "share", "rarer", "decay", "resolution", "steps")
+        assert [found[name] for name in names] == [16, 256, 0.25, False, 0.95, 128, 1024]
+    cells = []
+    for step in (0, 240, 256, 272):
+        grid = OccupancyGrid(OccupancyGridConfig(resolution=8, **PAPER_SCHEDULE))
+        grid.occupied.fill_(True)
+        look = grid._look
+        grid._look = lambda f, c, g, look=look: (cells.append(len(c)), look(f, c, g))[1]
+        grid.update(_Empty(), step, generator(step))
+    assert cells == [512, 512, 256, 256]
+
+
+class _Empty:
+    def density(self, x):
+        return torch.zeros_like(x[:, 0])
