@@ -49,6 +49,10 @@ class Derived:
         self._function = function
         self._known: tuple[Tensor, int, Tensor] | None = None
 
+    def __deepcopy__(self, memo: dict) -> Derived:
+        # A copied tensor counts its writes afresh: what is known of the old one may look current.
+        return Derived(self._function)
+
     def __call__(self, tensor: Tensor) -> Tensor:
         """The function's value for the tensor as it is now."""
         if tensor.is_inference():  # writes to such tensors are not counted
