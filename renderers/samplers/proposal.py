@@ -12,10 +12,10 @@ from polyfield.config import Spec
 from polyfield.registry import register
 from polyfield.renderers.compositing import weights_from_density
 from polyfield.renderers.pdf import sample_intervals
+from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
 from polyfield.renderers.spacing import Spacing, bounded, dense_intervals, distances
 from polyfield.renderers.types import Rays, Samples
-from polyfield.renderers.volume import positions
 
 # NerfAcc's proposal backbones: a few coarse levels, enough to say where things are.
 _SMALL = {"type": "hash-grid", "levels": 5, "log2_entries": 17, "max_resolution": 128}

@@ -1,5 +1,8 @@
 """Stratified, hierarchical and proposal samplers."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -224,3 +227,11 @@ def test_presets_hold_settings_that_exist():
 def test_unusable_settings_are_refused(name, settings, make_learned):
     with pytest.raises(ConfigError):
         make(name, make_learned, **settings)
+
+
+def test_samplers_do_not_need_the_renderers():
+    script = (
+        "import sys; import polyfield.renderers.samplers.proposal; "
+        "assert 'polyfield.renderers.volume' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
