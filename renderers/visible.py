@@ -28,6 +28,7 @@ for _op in ("next-wave", "absorb"):
             op=_op,
             backend="torch",
             path=f"polyfield.renderers.visible:{_name}_torch",
+            devices=None,
             dtypes=("float32", "float64", "float16", "bfloat16"),
         )
     )
