@@ -70,6 +70,7 @@ def measure(options: argparse.Namespace, effort: Effort) -> dict[str, Any]:
         warm = training.warm_up(training.new_loop(scene, run, "auto"), options.seconds)
         peak = {"fit": peak_mb()}
         steps = training.compare_steps(scene, run, effort.steps)
+        late = training.compare_steps(scene, run, effort.steps // 2, late=True)
         peak["reference_steps"] = peak_mb()
         tell(step_line("reference", steps) + "\n" + step_line("fast", steps))
         frames = training.compare_frames(scene, run, effort.frames, effort.repeats)
@@ -93,6 +94,7 @@ def measure(options: argparse.Namespace, effort: Effort) -> dict[str, Any]:
         "preset": "hash-grid, cpu",
         "warm_up": warm,
         "training_step": steps,
+        "training_step_late": late,
         "frames": frames,
         "ceilings": {name: round(rate) for name, rate in limits.items()},
         "ceilings_after": {name: round(rate) for name, rate in again.items()},

@@ -35,6 +35,7 @@ from polyfield.training.step import train_step
 
 NAMES = {"reference": "torch", "fast": "auto"}
 BUDGET = {"fit": {"minutes": 5.0}}  # the fit of which the warm-up is the beginning
+ADAPTING = 3  # steps until the number of rays fits the batch
 UNTIMED = 2  # steps at the start that compile, or find caches cold
 
 
@@ -104,15 +105,24 @@ def _occupied(model: Model) -> float | None:
     return None if cells is None else round(float(cells.float().mean()), 4)
 
 
-def compare_steps(scene: PosedImages, run: RunDirectory, steps: int) -> dict[str, Any]:
-    """Both backends from the saved state: the same steps, in turn."""
+def compare_steps(
+    scene: PosedImages, run: RunDirectory, steps: int, late: bool = False
+) -> dict[str, Any]:
+    """Both backends from the saved state: the same steps, in turn.
+
+    late: With the batch that the schedule has come to shortly before its end.
+    """
     loops = {label: new_loop(scene, run, name) for label, name in NAMES.items()}
     seconds: dict[str, list[float]] = {label: [] for label in loops}
     losses = {}
     for label, loop in loops.items():
         load_state(run, loop.state)
+        if late:
+            loop.state.seconds = 0.999 * 60 * BUDGET["fit"]["minutes"]
         loop.step()  # with cold caches: not timed
         losses[label] = loop.state.last["loss"]
+        for _ in range(ADAPTING if late else 0):  # until the number of rays has followed
+            loop.step()
         loop.state.totals.clear()
     difference = abs(losses["fast"] / losses["reference"] - 1)
     for _ in range(steps):
