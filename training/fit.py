@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -251,7 +252,7 @@ def _train(
     ):
         _announce(scene, state)
         if not state.finished:
-            get_ready(state, source, scene)
+            _prepare(state, source, scene, stop)
         clock = time.monotonic()
         while not state.finished:
             before = state.fraction
@@ -275,6 +276,15 @@ def _train(
                 )
         recorder.save(state)
         return _finish(run, state)
+
+
+def _prepare(state: FitState, source: PixelSource, scene: PosedImages, stop: StopRequest) -> None:
+    try:
+        get_ready(state, source, scene)
+    except RuntimeError:
+        if stop.insisted:  # compilers turn an interrupt into errors of their own
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextlib.contextmanager
@@ -309,6 +319,9 @@ def _announce(scene: PosedImages, state: FitState) -> None:
         logger.warning("%s", warning)
     counts = ", ".join(f"{len(views)} {name}" for name, views in scene.splits.items() if views)
     settings = state.model.settings
+    if (settings["threads"] or 1) > (os.cpu_count() or 1):
+        logger.warning("%d threads on %d cores only wait for each other", settings["threads"],
+                       os.cpu_count())  # fmt: skip
     logger.info(
         "%s (%s): %s views; %s with %s parameters, %s renderer, on %s%s",
         scene.name, scene.report.format, counts, settings["backbone"]["type"],

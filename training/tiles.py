@@ -131,7 +131,8 @@ def render_tiles(
 
     Args:
         model: A fitted model.
-        cameras: Cameras, sized as the frame is to be.
+        cameras: Cameras in the box of the run (``read_cameras(RunDirectory(run)).cameras`` of
+            `polyfield.training.cameras`), sized as the frame is to be (`Cameras.resized`).
         view: Index of the view.
         background: Colour behind the scene (None: black).
         tile: Side of a tile in pixels of its level; smaller ones can be dropped sooner and cost
@@ -141,8 +142,10 @@ def render_tiles(
         stop: Asked before every tile; the frame is dropped when it says True.
 
     Raises:
-        ConfigError: `tile` or `steps` cannot be used.
+        ConfigError: `view`, `tile` or `steps` cannot be used.
     """
+    if not 0 <= view < len(cameras):
+        raise ConfigError(f"there are {len(cameras)} cameras, counted from 0; got view {view}")
     if tile < 1:
         raise ConfigError(f"a tile has at least 1 pixel a side, got {tile}")
     pairs = zip(steps[:-1], steps[1:], strict=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -358,3 +361,22 @@ def test_a_folder_with_other_files_is_not_mixed_with_a_run(tmp_path):
     with pytest.raises(RunError, match="holds other files and no run"):
         fit(SCENE, tmp_path, steps=1, settings=SMALL, device="cpu")
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_insisting_to_stop_while_kernels_compile_is_an_interrupt(tmp_path, monkeypatch, caplog):
+    def compiling(*_):
+        signal.raise_signal(signal.SIGINT)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr(fit_module, "get_ready", compiling)
+    with pytest.raises(KeyboardInterrupt):
+        fit(SCENE, tmp_path / "run", steps=2, settings=SMALL, device="cpu")
+    assert any("again stops at once" in r.message for r in caplog.records)
+
+
+def test_more_threads_than_cores_are_warned_of(tmp_path, caplog):
+    many = (os.cpu_count() or 1) + 1
+    fit(SCENE, tmp_path / "run", steps=1, settings={**SMALL, "threads": many}, device="cpu")
+    assert any(f"{many} threads on" in r.message for r in caplog.records)
