@@ -161,3 +161,9 @@ def test_samples_are_counted_and_a_larger_first_chunk_changes_nothing(model):
     small, large = (model.render(rays, first=first) for first in (100, 4096))
     assert int(small["samples"]) == int(large["samples"]) == 40 * 30 * 16
     torch.testing.assert_close(small["rgb"], large["rgb"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("view", [-1, 2])
+def test_a_view_that_is_not_there_is_refused(model, view):
+    with pytest.raises(ConfigError, match="there are 2 cameras"):
+        render_tiles(model, cameras(8, 8), view)
