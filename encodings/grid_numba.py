@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyfield.parallel import ranges, run_tasks
+from polyfield.parallel import arrays, ranges, run_tasks
 
 CHUNK = 16  # blocks of points per task at most: what they write stays in the cache
 MIN_CHUNK = 2  # fewer blocks are not worth a task of their own
@@ -57,10 +57,6 @@ def limits(resolution: list[int] | None) -> list[tuple[int, int]]:
     return [(0, n - 1) for n in resolution] + [_INT32] * (4 - len(resolution))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
-
-
 def _blocks(n: int) -> int:
     from polyfield.encodings.kernels.grid import BLOCK
 
@@ -77,10 +73,10 @@ def _to_blocks(x: Tensor, along: Tensor | None) -> tuple[np.ndarray, np.ndarray]
     from polyfield.encodings.kernels import grid as kernels
 
     rows = np.zeros((2, _blocks(len(x)) * kernels.BLOCK * x.shape[1]), np.float32)
-    kernels.to_blocks(_array(x), rows[0])
+    kernels.to_blocks(*arrays(x), rows[0])
     if along is None:
         return rows[0], rows[1, :0]
-    kernels.to_blocks(_array(along), rows[1])
+    kernels.to_blocks(*arrays(along), rows[1])
     return rows[0], rows[1]
 
 
@@ -99,7 +95,7 @@ def _lookup(x: Tensor, along: Tensor | None, table: Tensor, plan: Plan) -> Tenso
     from polyfield.encodings.kernels import grid as kernels
 
     out = torch.empty(len(x), len(plan.sizes) * plan.features)
-    entries = _array(table).reshape(-1)
+    (entries,) = arrays(table.reshape(-1))
     shared = (_to_blocks(x, along), entries, plan.geometry, plan.like, out.numpy())
     run_tasks(kernels.forward, [(chunk, *shared) for chunk in _chunks(len(x))])
     return out
@@ -131,7 +127,7 @@ def _scatter(x: Tensor, along: Tensor | None, grad: Tensor, plan: Plan) -> Tenso
 
     out = _table(sum(plan.sizes), plan.features)
     levels = np.split(out, plan.geometry[5][1:-1])
-    shared = (_to_blocks(x, along), _array(grad), plan.geometry, plan.like)
+    shared = (_to_blocks(x, along), *arrays(grad), plan.geometry, plan.like)
     run_tasks(
         kernels.backward_table, [(share, *shared, levels[share[0]]) for share in _shares(plan)]
     )
@@ -143,7 +139,7 @@ def _slope(x: Tensor, along: Tensor | None, table: Tensor, grad: Tensor, plan: P
     from polyfield.encodings.kernels import grid as kernels
 
     out = torch.empty(x.shape)
-    values = _array(table).reshape(-1), _array(grad)
+    values = arrays(table.reshape(-1), grad)
     shared = (_to_blocks(x, along), *values, plan.geometry, plan.like, out.numpy())
     run_tasks(kernels.backward_x, [(chunk, *shared) for chunk in _chunks(len(x))])
     return out

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from polyfield.fields.small_mlp import small_mlp_torch
-from polyfield.parallel import ranges, run_tasks
+from polyfield.parallel import arrays, ranges, run_tasks
 
 PART = 2048  # rows whose weight gradients are summed before they are added to the others'
 _NO_ROWS = np.zeros((0, 0), np.float32)
@@ -58,14 +58,10 @@ class _Network:
         return np.concatenate([matrix.T.ravel() for matrix, _ in self.views(self.packed)])
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
-
-
 def _inputs(x: Tensor, extra: Tensor | None, index: Tensor | None) -> tuple[np.ndarray, ...]:
     if extra is None:
-        return _array(x), _NO_ROWS, _NO_INDEX
-    return _array(x), _array(extra), _array(index)
+        return *arrays(x), _NO_ROWS, _NO_INDEX
+    return tuple(arrays(x, extra, index))
 
 
 class _SmallMLP(torch.autograd.Function):
@@ -92,7 +88,7 @@ class _SmallMLP(torch.autograd.Function):
         if torch.is_grad_enabled() or ctx.needs_input_grad[1]:
             return _differentiable(ctx, grad, x, extra, index, weights, biases)
         grad_x, grads = _backward(
-            _inputs(x, extra, index), _array(grad), weights, biases, ctx.needs_input_grad[0]
+            _inputs(x, extra, index), arrays(grad)[0], weights, biases, ctx.needs_input_grad[0]
         )
         needs = ctx.needs_input_grad[3:]
         wanted = (g if need else None for g, need in zip(grads, needs, strict=True))

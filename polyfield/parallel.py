@@ -15,9 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 MOST_THREADS = 256
+
+
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """CPU tensors as contiguous arrays, in place of those that are contiguous already."""
+    return [t.detach().contiguous().numpy() for t in tensors]
 
 
 @cache

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from polyfield.parallel import arrays
 from polyfield.renderers import compositing_torch as reference
 from polyfield.renderers.compositing_torch import MAX_OPTICAL_DEPTH
-from polyfield.renderers.kernels.launch import arrays, launch
+from polyfield.renderers.kernels.launch import launch
 
 
 def _as_graph(

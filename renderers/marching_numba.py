@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from polyfield.parallel import ranges, run_tasks
-from polyfield.renderers.kernels.launch import arrays
+from polyfield.parallel import arrays, ranges, run_tasks
 from polyfield.renderers.marching import Lattice
 from polyfield.renderers.types import Rays
 

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from polyfield.renderers.kernels.launch import arrays, launch
+from polyfield.parallel import arrays
+from polyfield.renderers.kernels.launch import launch
 
 
 def remember(

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from polyfield.renderers.kernels.launch import arrays, launch
+from polyfield.parallel import arrays
+from polyfield.renderers.kernels.launch import launch
 from polyfield.renderers.positions import sample_positions_torch
 
 

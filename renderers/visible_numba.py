@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from polyfield.renderers.kernels.launch import arrays
+from polyfield.parallel import arrays
 
 
 def next_wave(

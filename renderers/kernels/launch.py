@@ -1,22 +1,14 @@
-"""Handing tensors to kernels, and their work to threads."""
+"""Handing the work of kernels to threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from polyfield.parallel import ranges, run_tasks
 
 # Fewer rays than this take less time than waking a thread.
 _FEWEST = 512
-
-
-def arrays(*tensors: Tensor) -> list[np.ndarray]:
-    """The tensors as contiguous arrays, sharing memory where they are contiguous already."""
-    return [t.detach().contiguous().numpy() for t in tensors]
 
 
 def launch(kernel: Callable[..., Any], n: int, *arguments: Any, fewest: int = _FEWEST) -> None:

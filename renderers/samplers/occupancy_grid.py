@@ -13,7 +13,6 @@ from polyfield.encodings.contraction import uncontract
 from polyfield.errors import ConfigError
 from polyfield.registry import register
 from polyfield.renderers.cameras import Cameras
-from polyfield.renderers.compositing import visibility_from_density
 from polyfield.renderers.marching import Lattice, cell_indices, clearance, march, needs_clearance
 from polyfield.renderers.occupancy import (
     Derived,
@@ -27,6 +26,7 @@ from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
 from polyfield.renderers.scans import select_packed
 from polyfield.renderers.types import Intervals, Rays, Samples
+from polyfield.renderers.visible import visible_samples
 
 # Points per density query of an update, and the farthest point a contracted cell stands for.
 _QUERY = 2**18
@@ -132,20 +132,13 @@ class OccupancyGrid(Sampler):
             intervals = self._prune(rays, intervals, field)
         return Samples(intervals)
 
-    @torch.no_grad()
     def _prune(self, rays: Rays, intervals: Intervals, field: Any) -> Intervals:
         """The intervals that can be seen (a second, gradient-free look at the density)."""
         threshold = self.config.alpha_threshold
         if threshold > 0:
             threshold = min(threshold, float(self._mean(self.occupancy)))
-        sigma, delta = field.density(positions(rays, intervals)), intervals.t1 - intervals.t0
-        seen = visibility_from_density(
-            sigma,
-            delta,
-            *intervals.layout,
-            early_stop_eps=self.config.early_stop_eps,
-            alpha_threshold=threshold,
-        )
+        x, eps = positions(rays, intervals), self.config.early_stop_eps
+        seen = visible_samples(field.density, x, intervals, eps, threshold)
         return intervals.select(seen)[0]
 
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:

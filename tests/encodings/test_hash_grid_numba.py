@@ -248,7 +248,14 @@ class TestGradientsOfGradients:
         monkeypatch.setattr("polyfield.encodings.hash_grid_numba.hash_encode_torch", refuse)
         shape = layout()
         data = inputs(shape, 10)
-        second_order(hash_encode_numba, shape, data, [torch.ones_like(v) for v in data])
+        found = second_order(hash_encode_numba, shape, data, [torch.ones_like(v) for v in data])
+        assert sum(float(v.abs().sum()) for v in found) > 0
+        x = data[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(
+            hash_encode_numba(x, data[1], shape).square().sum(), x, create_graph=True
+        )
+        with pytest.raises(AssertionError, match="the torch reference ran"):  # third ones do
+            torch.autograd.grad(slope.square().sum(), x, create_graph=True)
 
 
 def test_points_that_are_no_numbers_give_no_numbers_and_touch_nothing_else():
