@@ -88,7 +88,7 @@ def march(
     lattice: Lattice,
     contraction: str = "none",
     offset: Float[Tensor, "n"] | None = None,
-    clear: UInt8[Tensor, "r r r"] | None = None,
+    clear: UInt8[Tensor, "k r r r"] | None = None,
 ) -> Intervals:
     """Packed intervals whose midpoints lie in occupied cells, ascending along every ray.
 
@@ -99,7 +99,7 @@ def march(
         contraction: ``none`` or ``sphere``.
         offset: Shift of each ray's lattice towards the camera, in [0, 1) steps (None: 0). The
             first interval starts at near in any case, so the ray is always covered.
-        clear: `clearance` of the cells, where known; it only saves time.
+        clear: `clearance` of the cells for this contraction, where known; it only saves time.
     """
     if offset is None:
         offset = torch.zeros_like(rays.near)
@@ -118,21 +118,38 @@ def needs_clearance(rays: Rays) -> bool:
     return _choice(rays).backend != "torch"
 
 
-def clearance(occupied: Bool[Tensor, "r r r"]) -> UInt8[Tensor, "r r r"]:
+def clearance(
+    occupied: Bool[Tensor, "r r r"], contraction: str = "none"
+) -> UInt8[Tensor, "k r r r"]:
     """How many cells away the nearest occupied cell is: 0 in occupied cells, at most 254.
 
-    Distances are those of a chess king; where no cell is occupied all are 254.
+    Distances are those of a chess king; where no cell is occupied all are 254. Rays that stay
+    straight only meet what is ahead of them: with contraction ``none`` there are 8 answers, each
+    looking at one octant of directions, the cell's own planes included (number
+    ``4 (dx < 0) + 2 (dy < 0) + (dz < 0)``). With ``sphere`` rays bend, and there is 1 answer for
+    all directions.
     """
-    return resolve("clearance", device=occupied.device.type, dtype="bool").function(occupied)
+    choice = resolve("clearance", device=occupied.device.type, dtype="bool")
+    return choice.function(occupied, contraction == "none")
 
 
-def clearance_torch(occupied: Bool[Tensor, "r r r"]) -> UInt8[Tensor, "r r r"]:
+def clearance_torch(occupied: Bool[Tensor, "r r r"], octants: bool) -> UInt8[Tensor, "k r r r"]:
     """Reference of the operation ``clearance``: let the occupied cells grow until all is full."""
+    if octants:
+        turned = [[axis for axis, bit in enumerate((4, 2, 1)) if i & bit] for i in range(8)]
+        return torch.stack([_grow(occupied.flip(axes), 2).flip(axes) for axes in turned])
+    return _grow(occupied, 3)[None]
+
+
+def _grow(occupied: Tensor, window: int) -> Tensor:
+    """Rounds until each cell is reached, cells growing downwards (2) or all ways (3)."""
     out = torch.full(occupied.shape, 254, dtype=torch.uint8, device=occupied.device)
     grown = occupied.float()[None, None]
+    before = window - 2
     for distance in range(min(254, occupied.shape[0])):
         out[(grown[0, 0] > 0) & (out == 254)] = distance
-        grown = torch.nn.functional.max_pool3d(grown, 3, 1, 1)
+        padded = torch.nn.functional.pad(grown, (before, 1) * 3)
+        grown = torch.nn.functional.max_pool3d(padded, window, 1)
     return out
 
 
@@ -148,7 +165,7 @@ def march_lattice_torch(
     lattice: Lattice,
     contraction: str,
     offset: Float[Tensor, "n"],
-    clear: UInt8[Tensor, "r r r"] | None = None,
+    clear: UInt8[Tensor, "k r r r"] | None = None,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"], Int64[Tensor, "m"], Int64[Tensor, "n1"]]:
     """Reference of the operation ``march``: test every step; arguments as `march`.
 

@@ -19,12 +19,16 @@ from polyfield.renderers.types import Rays
 _FEWEST = 256  # rays that are worth a task of their own
 
 
-def clearance(occupied: Bool[Tensor, "r r r"]) -> UInt8[Tensor, "r r r"]:
+def clearance(occupied: Bool[Tensor, "r r r"], octants: bool) -> UInt8[Tensor, "k r r r"]:
     """Compiled form of `polyfield.renderers.marching.clearance_torch`."""
     from polyfield.renderers.kernels import marching as kernels
 
-    out = torch.empty(occupied.shape, dtype=torch.uint8)
-    kernels.clearance(*arrays(occupied, out))
+    out = torch.empty(8 if octants else 1, *occupied.shape, dtype=torch.uint8)
+    cells, found = arrays(occupied, out)
+    if octants:
+        run_tasks(kernels.octants, [(i, i + 1, cells, found) for i in range(8)])
+    else:
+        kernels.clearance(cells, found[0])
     return out
 
 
@@ -34,12 +38,13 @@ def march_lattice(
     lattice: Lattice,
     contraction: str,
     offset: Float[Tensor, "n"],
-    clear: UInt8[Tensor, "r r r"] | None = None,
+    clear: UInt8[Tensor, "k r r r"] | None = None,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"], Int64[Tensor, "m"], Int64[Tensor, "n1"]]:
     """Compiled form of `polyfield.renderers.marching.march_lattice`."""
     from polyfield.renderers.kernels import marching as kernels
 
-    (cells,) = arrays(clearance(occupied) if clear is None else clear)
+    bent = contraction == "sphere"
+    (cells,) = arrays(clearance(occupied, not bent) if clear is None else clear)
     lines = tuple(arrays(rays.origins, rays.directions, rays.near, rays.far, offset))
     walk = (float(lattice.step), float(lattice.growth))
     counts = np.empty(len(rays), np.int64)
@@ -47,7 +52,7 @@ def march_lattice(
     found: list = [None] * len(parts)
 
     def work(index: int, low: int, high: int) -> None:
-        found[index] = kernels.march(low, high, lines, walk, cells, contraction == "sphere", counts)
+        found[index] = kernels.march(low, high, lines, walk, cells, bent, counts)
 
     run_tasks(work, [(i, part.start, part.stop) for i, part in enumerate(parts)])
     nothing = (np.empty(0, np.float32),) * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,7 +122,8 @@ class OccupancyGrid(Sampler):
         shape = (config.resolution,) * 3
         self.register_buffer("occupancy", torch.zeros(shape))
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
-        self._clearance, self._mean = Derived(clearance), Derived(mean_seen)
+        self._clearance = Derived(partial(clearance, contraction=contraction))
+        self._mean = Derived(mean_seen)
 
     def forward(self, rays: Rays, field: Any, generator: torch.Generator | None = None) -> Samples:
         """Packed intervals of `rays`; the field is asked for densities where pruning is on."""
