@@ -183,7 +183,9 @@ def test_scaling_the_scene_scales_the_steps():
 
 @pytest.mark.parametrize("resolution", [1, 2, 7, 12, 17])
 @pytest.mark.parametrize("kind", ["full", "empty", "noise", "ball"])
-def test_clearance_is_the_distance_of_a_chess_king_and_what_is_ahead(either_backend, resolution, kind):
+def test_clearance_is_the_distance_of_a_chess_king_and_what_is_ahead(
+    either_backend, resolution, kind
+):
     occupied = grid(kind, resolution)
     got = clearance(occupied, "sphere")
     ahead = clearance(occupied)
