@@ -57,6 +57,45 @@ def test_what_a_task_raises_is_raised_after_the_others_have_ended():
     assert ended == [True]
 
 
+def test_nothing_is_still_at_work_when_the_caller_has_failed():
+    before, begun, ended = torch.get_num_threads(), threading.Event(), []
+    torch.set_num_threads(2)
+
+    def work(_):
+        if threading.current_thread() is threading.main_thread():
+            assert begun.wait(10)
+            raise ValueError("broken")
+        begun.set()
+        time.sleep(0.05)
+        ended.append(True)
+
+    try:
+        with pytest.raises(ValueError, match="broken"):
+            run_tasks(work, [(i,) for i in range(50)])
+    finally:
+        torch.set_num_threads(before)
+    assert len(ended) == 1  # the task that was begun, and none after it
+
+
+def test_two_callers_at_once_share_the_helpers():
+    before, done = torch.get_num_threads(), [[], []]
+    torch.set_num_threads(3)
+
+    def call(mine):
+        for _ in range(200):
+            run_tasks(mine.append, [(i,) for i in range(5)])
+
+    try:
+        callers = [threading.Thread(target=call, args=(mine,)) for mine in done]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(30)
+    finally:
+        torch.set_num_threads(before)
+    assert [len(mine) for mine in done] == [1000, 1000]
+
+
 def test_tasks_may_share_out_work_themselves(threads):
     done = []
 
