@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from polyfield.training.step import train_step
 NAMES = {"reference": "torch", "fast": "auto"}
 BUDGET = {"fit": {"minutes": 5.0}}  # the fit of which the warm-up is the beginning
 ADAPTING = 3  # steps until the number of rays fits the batch
+TURN = 4  # steps of one backend before it is the other's turn
 UNTIMED = 2  # steps at the start that compile, or find caches cold
 
 
@@ -108,12 +110,16 @@ def _occupied(model: Model) -> float | None:
 def compare_steps(
     scene: PosedImages, run: RunDirectory, steps: int, late: bool = False
 ) -> dict[str, Any]:
-    """Both backends from the saved state: the same steps, in turn.
+    """Both backends from the saved state: the same steps, in turns of `TURN` steps.
+
+    A fit takes its steps one after the other, with the caches as the last step left them; the
+    first of a turn finds what the other backend left there, and is not timed.
 
     late: With the batch that the schedule has come to shortly before its end.
     """
     loops = {label: new_loop(scene, run, name) for label, name in NAMES.items()}
     seconds: dict[str, list[float]] = {label: [] for label in loops}
+    counted = {label: Counter() for label in loops}
     losses = {}
     for label, loop in loops.items():
         load_state(run, loop.state)
@@ -123,12 +129,15 @@ def compare_steps(
         losses[label] = loop.state.last["loss"]
         for _ in range(ADAPTING if late else 0):  # until the number of rays has followed
             loop.step()
-        loop.state.totals.clear()
     difference = abs(losses["fast"] / losses["reference"] - 1)
-    for _ in range(steps):
+    for _ in range(max(1, steps // TURN)):
         for label, loop in loops.items():
-            seconds[label].append(loop.step())
-    rows = {label: _figures(loops[label].state, seconds[label]) for label in loops}
+            loop.step()
+            before = dict(loop.state.totals)
+            seconds[label] += [loop.step() for _ in range(TURN)]
+            for name in ("rays", "samples"):
+                counted[label][name] += loop.state.totals[name] - before[name]
+    rows = {label: _figures(counted[label], seconds[label]) for label in loops}
     reference, fast = rows["reference"], rows["fast"]
     return rows | {
         "ratio": round(reference["step_ms"] / fast["step_ms"], 2),
@@ -136,17 +145,17 @@ def compare_steps(
     }
 
 
-def _figures(state: FitState, seconds: list[float]) -> dict[str, Any]:
+def _figures(counted: Counter, seconds: list[float]) -> dict[str, Any]:
     """Medians, and rates over all timed steps."""
     total, steps = sum(seconds), len(seconds)
     return {
         "steps": steps,
         "step_ms": round(1e3 * statistics.median(seconds), 3),
         "mean_step_ms": round(1e3 * total / steps, 3),
-        "rays_per_step": round(state.totals["rays"] / steps),
-        "samples_per_step": round(state.totals["samples"] / steps),
-        "rays_per_second": round(state.totals["rays"] / total),
-        "samples_per_second": round(state.totals["samples"] / total),
+        "rays_per_step": round(counted["rays"] / steps),
+        "samples_per_step": round(counted["samples"] / steps),
+        "rays_per_second": round(counted["rays"] / total),
+        "samples_per_second": round(counted["samples"] / total),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from polyfield.data.pixels import Windows, centre_windows, locate_pixels
 from polyfield.data.scene import PosedImages, Split
 from polyfield.errors import ConfigError, InputError
 from polyfield.renderers.types import Rays
@@ -55,6 +56,7 @@ class PixelSource:
         self.views = np.array(chosen, np.int64)
         self.device = torch.device(device)
         self._cameras = scene.cameras.to(self.device)
+        self._known: tuple[float, Windows] | None = None
         self._times = None if scene.times is None else scene.times.to(self.device)
         if scene.masks is not None and scene.masks.figures:
             if not sum(scene.masks.figures[view]["used"] for view in chosen):
@@ -92,10 +94,7 @@ class PixelSource:
         return Batch(rays, self._targets(view, x, y, rays), views, xy)
 
     def _targets(self, view, x, y, rays: Rays) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(self.scene.images.pixels(view, x, y)).to(self.device)
-        rgba = pixels.float() / 255
-        if rgba.shape[1] == 3:
-            rgba = torch.cat([rgba, torch.ones_like(rgba[:, :1])], dim=1)
+        rgba = torch.from_numpy(self.scene.images.colours(view, x, y)).to(self.device)
         targets = {"rgba": rgba}
         if self.scene.depths is not None and rays.z_scale is not None:
             z = torch.from_numpy(self.scene.depths.pixels(view, x, y)[:, 0]).to(self.device)
@@ -126,13 +125,14 @@ class PixelSource:
     def _draw_any(
         self, n: int, generator: torch.Generator, fraction: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        sizes = self.scene.images.sizes[self.views]
-        part = np.maximum(np.rint(sizes * fraction).astype(np.int64), 1)
-        start = (sizes - part) // 2
-        ends = np.cumsum(part.prod(axis=1))
-        at = torch.randint(int(ends[-1]), (n,), generator=generator, device=generator.device)
-        flat = at.cpu().numpy()
-        which = np.searchsorted(ends, flat, side="right")
-        within = flat - (ends - part.prod(axis=1))[which]
-        row, column = np.divmod(within, part[which, 0])
-        return self.views[which], column + start[which, 0], row + start[which, 1]
+        windows = self._windows(fraction)
+        last = int(windows.ends[-1])
+        number = torch.randint(last, (n,), generator=generator, device=generator.device)
+        return locate_pixels(number.cpu().numpy(), windows)
+
+    def _windows(self, fraction: float) -> Windows:
+        """What is drawn from, kept until another part of the images is."""
+        if self._known is None or self._known[0] != fraction:
+            sizes = self.scene.images.sizes[self.views]
+            self._known = fraction, centre_windows(self.views, sizes, fraction)
+        return self._known[1]

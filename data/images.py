@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 
+from polyfield.data.pixels import read_pixels
 from polyfield.errors import InputError
 from polyfield.files import write_json
 
@@ -83,6 +84,15 @@ class RaggedStore:
     ) -> Shaped[np.ndarray, "n channels"]:
         """Values at column `x` and row `y` of each view, as a new array."""
         return self._data[self._starts[view] + y * self.sizes[view, 0] + x]
+
+    def colours(
+        self,
+        view: Int64[np.ndarray, "n"],
+        x: Int64[np.ndarray, "n"],
+        y: Int64[np.ndarray, "n"],
+    ) -> Float[np.ndarray, "n 4"]:
+        """Colour and alpha in [0, 1] of pixels, 1 for images without alpha; of 8-bit stores."""
+        return read_pixels(self._data, self._starts, self.sizes[:, 0], (view, x, y))
 
     def image(self, view: int) -> Shaped[np.ndarray, "height width channels"]:
         """One image, a view of the mapped memory."""

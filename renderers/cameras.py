@@ -23,13 +23,10 @@ from polyfield.renderers.distortion import (
     undistort,
 )
 from polyfield.renderers.ndc import ndc_rays, ndc_to_world
+from polyfield.renderers.pinhole import FOOTPRINT, pinhole_rays
 from polyfield.renderers.types import Rays
 
 __all__ = ["MODELS", "Cameras", "pinhole_cameras"]
-
-# Standard deviation of a uniform pixel footprint -> radius of the disc with the same variance
-# per axis (mip-NeRF, section 3.1).
-_FOOTPRINT = 2 / 12**0.5
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class Cameras:
         """
         shape, view, xy = view.shape, view.reshape(-1), xy.reshape(-1, 2)
         if not self.ndc and set(self.models) == {"pinhole"}:
-            rays = self._pinhole_rays(view, xy)
+            rays = pinhole_rays(view, xy, self.c2w, self.intrinsics, self.near, self.far)
             return rays._map(lambda v: v.reshape(*shape, *v.shape[1:]))
         with torch.no_grad():
             local, beside, z_scale = self._local(view, xy)
@@ -117,28 +114,10 @@ class Cameras:
                 directions,
                 near=self.near[view],
                 far=self.far[view],
-                radii=spacing / length * _FOOTPRINT,
+                radii=spacing / length * FOOTPRINT,
                 z_scale=z_scale,
             )
         return rays._map(lambda v: v.reshape(*shape, *v.shape[1:]))
-
-    def _pinhole_rays(self, view: Tensor, xy: Tensor) -> Rays:
-        """The same without lens: what a training step of most captures draws."""
-        focal, centre = self.intrinsics[view].split(2, -1)
-        x, y = ((xy - centre) / focal).unbind(-1)
-        length = (x * x + y * y + 1).sqrt()
-        cosine = 1 / length
-        pose = self.c2w[view]
-        right, up, back = pose[..., 0], pose[..., 1], pose[..., 2]
-        along = right * x[:, None] - up * y[:, None] - back
-        return Rays(
-            pose[..., 3],
-            along * cosine[:, None],
-            near=self.near[view],
-            far=self.far[view],
-            radii=(1 / focal).mean(-1) * cosine * _FOOTPRINT,
-            z_scale=cosine,
-        )
 
     def _ndc_rays(self, origins: Tensor, directions: Tensor, beside: Tensor) -> Rays:
         start, along = ndc_rays(origins, directions, self.ndc_scale, self.ndc_near)
@@ -151,7 +130,7 @@ class Cameras:
             along / far[:, None],
             near=torch.zeros_like(far),
             far=far,
-            radii=(neighbours - start[:, None]).norm(dim=-1).mean(-1) * _FOOTPRINT,
+            radii=(neighbours - start[:, None]).norm(dim=-1).mean(-1) * FOOTPRINT,
             view_directions=directions,
         )
 
