@@ -18,6 +18,7 @@ from ceilings import gather, scale
 from torch import Tensor
 
 from polyfield import backend
+from polyfield.data.pixels import Windows, centre_windows, locate_pixels, read_pixels
 from polyfield.encodings.dense_grid import DenseGridConfig, DenseGridEncoding
 from polyfield.encodings.grid import GridLayout, corners, hash_encode
 from polyfield.encodings.hash_grid import HashGridConfig, hash_grid_layout, uniform_table
@@ -30,6 +31,7 @@ from polyfield.renderers.compositing import (
     weights_from_density,
 )
 from polyfield.renderers.marching import Lattice, clearance, march
+from polyfield.renderers.pinhole import pinhole_rays
 from polyfield.renderers.positions import positions, sample_positions
 from polyfield.renderers.scans import select_packed
 from polyfield.renderers.types import Intervals, Rays
@@ -157,6 +159,38 @@ def _mlp_flop(x: Tensor, weights: list[Tensor], *_: Any) -> int:
     return 2 * len(x) * sum(w.numel() for w in weights)
 
 
+def _pixels(n: int) -> tuple[np.ndarray, Windows]:
+    """Random pixels of a hundred images of Lego's size."""
+    sizes = np.full((100, 2), 800)
+    windows = centre_windows(np.arange(100), sizes, 1.0)
+    number = torch.randint(int(windows.ends[-1]), (n,), generator=_generator())
+    return number.numpy(), windows
+
+
+def _pixel_inputs(n: int) -> tuple[Any, ...]:
+    number, windows = _pixels(n)
+    data = np.zeros((windows.ends[-1], 4), np.uint8)
+    data[:, 0] = np.arange(len(data)) % 251
+    return data, windows.ends - 800 * 800, windows.sizes[:, 0], number, windows
+
+
+def _read(data: np.ndarray, starts: np.ndarray, widths: np.ndarray, *numbered: Any) -> Tensor:
+    return torch.from_numpy(read_pixels(data, starts, widths, locate_pixels(*numbered)))
+
+
+def _ray_inputs(n: int) -> tuple[Any, ...]:
+    view, x, y = (torch.from_numpy(v) for v in locate_pixels(*_pixels(n)))
+    c2w = torch.rand(100, 3, 4, generator=_generator())
+    lens = torch.tensor([1111.0, 1111.0, 400.0, 400.0]).expand(100, 4)
+    range_ = torch.ones(100)
+    return view, torch.stack([x, y], 1) + 0.5, c2w, lens, range_, 9 * range_
+
+
+def _rays_through(*arguments: Any) -> tuple[Tensor, ...]:
+    rays = pinhole_rays(*arguments)
+    return rays.origins, rays.directions, rays.near, rays.far, rays.radii, rays.z_scale
+
+
 def _march_inputs(n: int) -> tuple[Any, ...]:
     occupied = _ball(CELLS)
     return _batch(n)[0], occupied, LATTICE, "none", None, clearance(occupied)
@@ -186,16 +220,12 @@ def _visible_inputs(n: int) -> tuple[Any, ...]:
 
 
 def _first_look_inputs(n: int) -> tuple[Any, ...]:
-    sigma, _, _, _ = _packed(n)
-    intervals = _batch(n)[1]
-    x = torch.zeros(len(sigma), 3)
-    x[:, 0] = 20 * sigma
-    return _first_of_three, x, intervals, 0.01, 1e-3
+    return _cheap_density, *_batch(n), 0.01, 1e-3
 
 
-def _first_of_three(x: Tensor) -> Tensor:
+def _cheap_density(x: Tensor) -> Tensor:
     """A field that costs nothing."""
-    return x[:, 0]
+    return 20 * x[:, 0].abs()
 
 
 def _composite_inputs(n: int) -> tuple[Any, ...]:
@@ -280,6 +310,8 @@ CASES = (
          small_mlp, _mlp_flop, "gemm", both=3.0),
     Case("network 16+16-64-3", ("small-mlp",), partial(_mlp_inputs, COLOUR, 16),
          small_mlp, _mlp_flop, "gemm", both=3.0),
+    Case("pixels", ("locate-pixels", "read-pixels"), _pixel_inputs, _read),
+    Case("pinhole rays", ("pinhole-rays",), _ray_inputs, _rays_through),
     Case("march", ("march",), _march_inputs, _march),
     Case("clearance", ("clearance",), lambda cells: (_ball(_side(cells)),), clearance,
          sizes=(CELLS**3,)),

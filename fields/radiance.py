@@ -128,19 +128,24 @@ class RadianceField(nn.Module):
 
     def features(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch F"]:
         """The backbone's features at x (supervision level ``feature``)."""
+        return self._features(x, self.contraction == "none" and _all_inside(x))
+
+    def _features(self, x: Tensor, inside: bool) -> Tensor:
+        """Features; inside: no point needs to be brought into the box."""
         if self.contraction != "none":
             return self.backbone(contract(x, self.contraction))
-        return self.backbone(x if _all_inside(x) else x.clamp(-1, 1))
+        return self.backbone(x if inside else x.clamp(-1, 1))
 
     def density_and_features(
         self, x: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch F"]]:
         """Density at x, and the features that `colour` takes."""
-        features = self.features(x)
+        inside = self.contraction == "none" and _all_inside(x)
+        features = self._features(x, inside)
         raw = features if self.density_head is None else self.density_head(features)
         shifted = raw[..., 0].to(x.dtype) + self.config.density_shift
         sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
-        if self.contraction == "none" and not _all_inside(x):
+        if self.contraction == "none" and not inside:
             sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
         return sigma, features
 

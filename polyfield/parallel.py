@@ -76,9 +76,8 @@ class _Run:
                 except IndexError:
                     return
                 self._function(*task)
-        except BaseException:
+        finally:
             self._todo.clear()
-            raise
 
     def help(self) -> None:
         """`work` on another thread, unless it is over already."""
@@ -86,12 +85,16 @@ class _Run:
             if not self._open:
                 return
             self._helping += 1
-        error: BaseException | None = None
-        try:
+        with self:
             self.work()
-        except BaseException as caught:  # raised again where the work came from
-            error = caught
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        """A helper has ended; what it raised is raised again where the work came from."""
         self._ended.put(error)
+        return True
 
     def close(self) -> list[BaseException]:
         """Wait for those who help; what went wrong there."""

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from polyfield.parallel import arrays, ranges, run_tasks
+from polyfield.renderers.kernels.launch import launch
 from polyfield.renderers.marching import Lattice
 from polyfield.renderers.types import Rays
 
@@ -58,5 +59,6 @@ def march_lattice(
     nothing = (np.empty(0, np.float32),) * 2
     t0, t1 = (np.concatenate(column) for column in zip(*(found or [nothing]), strict=True))
     offsets = np.concatenate([[0], counts.cumsum()])
-    ray_indices = np.repeat(np.arange(len(rays)), counts)
+    ray_indices = np.empty(len(t0), np.int64)
+    launch(kernels.spread, len(rays), offsets, ray_indices)
     return tuple(torch.from_numpy(v) for v in (t0, t1, ray_indices, offsets))

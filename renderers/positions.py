@@ -31,11 +31,14 @@ implement(
 )
 
 
-def positions(rays: Rays, intervals: Intervals) -> Float[Tensor, "*shape 3"]:
-    """Midpoints of intervals in the scene box."""
+def positions(
+    rays: Rays, intervals: Intervals, at: Int64[Tensor, "k"] | None = None
+) -> Float[Tensor, "*shape 3"]:
+    """Midpoints of intervals in the scene box; of packed ones, only those `at` if given."""
     if intervals.ray_indices is not None:
         along = (intervals.t0, intervals.t1, intervals.ray_indices)
-        return sample_positions(rays.origins, rays.directions, *along)
+        return sample_positions(rays.origins, rays.directions, *along, at)
+    assert at is None, "of dense intervals all are asked for"
     return rays.origins[:, None] + intervals.mid[..., None] * rays.directions[:, None]
 
 
@@ -45,12 +48,16 @@ def sample_positions(
     t0: Float[Tensor, "m"],
     t1: Float[Tensor, "m"],
     ray_indices: Int64[Tensor, "m"],
-) -> Float[Tensor, "m 3"]:
-    """Midpoints of packed intervals: o + d (t0 + t1) / 2, of each interval's ray."""
+    at: Int64[Tensor, "k"] | None = None,
+) -> Float[Tensor, "k 3"]:
+    """Midpoints of packed intervals: o + d (t0 + t1) / 2, of each interval's ray.
+
+    at: Positions of the intervals that are asked for (None: all, in order).
+    """
     choice = resolve(
         "sample-positions", device=t0.device.type, dtype=str(t0.dtype).removeprefix("torch.")
     )
-    return choice.function(origins, directions, t0, t1, ray_indices)
+    return choice.function(origins, directions, t0, t1, ray_indices, at)
 
 
 def sample_positions_torch(
@@ -59,7 +66,10 @@ def sample_positions_torch(
     t0: Float[Tensor, "m"],
     t1: Float[Tensor, "m"],
     ray_indices: Int64[Tensor, "m"],
-) -> Float[Tensor, "m 3"]:
+    at: Int64[Tensor, "k"] | None = None,
+) -> Float[Tensor, "k 3"]:
     """Reference of the operation ``sample-positions``; differentiable."""
+    if at is not None:
+        t0, t1, ray_indices = (v.index_select(0, at) for v in (t0, t1, ray_indices))
     o, d = origins.index_select(0, ray_indices), directions.index_select(0, ray_indices)
     return o + ((t0 + t1) / 2)[:, None] * d

@@ -17,7 +17,8 @@ def sample_positions(
     t0: Float[Tensor, "m"],
     t1: Float[Tensor, "m"],
     ray_indices: Int64[Tensor, "m"],
-) -> Float[Tensor, "m 3"]:
+    at: Int64[Tensor, "k"] | None = None,
+) -> Float[Tensor, "k 3"]:
     """Compiled form of `polyfield.renderers.positions.sample_positions_torch`.
 
     Cameras that are fitted are rare: where a gradient is asked for, the reference computes.
@@ -25,9 +26,10 @@ def sample_positions(
     given = (origins, directions, t0, t1)
     wanted = torch.is_grad_enabled() and any(v.requires_grad for v in given)
     if wanted or len({v.dtype for v in given}) > 1:
-        return sample_positions_torch(*given, ray_indices)
+        return sample_positions_torch(*given, ray_indices, at)
     from polyfield.renderers.kernels import positions as kernels
 
-    out = t0.new_empty(len(t0), 3)
-    launch(kernels.positions, len(t0), *arrays(*given, ray_indices, out), fewest=8192)
+    chosen = ray_indices[:0] if at is None else at
+    out = t0.new_empty(len(t0) if at is None else len(at), 3)
+    launch(kernels.positions, len(out), *arrays(*given, ray_indices, chosen, out), fewest=8192)
     return out

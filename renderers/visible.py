@@ -16,7 +16,8 @@ from torch import Tensor
 
 from polyfield.backend import Implementation, implement, resolve
 from polyfield.renderers.compositing import visibility_from_density
-from polyfield.renderers.types import Intervals
+from polyfield.renderers.positions import positions
+from polyfield.renderers.types import Intervals, Rays
 
 # Samples of a ray that are looked at before asking whether any light is left; then twice as many.
 FIRST_WAVE = 12
@@ -48,7 +49,7 @@ for _op in ("next-wave", "absorb"):
 @torch.no_grad()
 def visible_samples(
     density: Callable[[Float[Tensor, "k 3"]], Float[Tensor, "k"]],
-    x: Float[Tensor, "m 3"],
+    rays: Rays,
     intervals: Intervals,
     early_stop_eps: float,
     alpha_threshold: float,
@@ -61,8 +62,8 @@ def visible_samples(
 
     Args:
         density: The field.
-        x: Positions of the samples.
-        intervals: Packed.
+        rays: One leading dimension.
+        intervals: Packed, of these rays.
         early_stop_eps: Share of the light (0: all samples are looked at).
         alpha_threshold: Opacity.
         growing: The threshold is at most half the mean optical depth of what was looked at, so
@@ -71,7 +72,7 @@ def visible_samples(
     """
     delta = intervals.t1 - intervals.t0
     most = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
-    sigma, looked, depth = _look(density, x, intervals, delta, most)
+    sigma, looked, depth = _look(density, rays, intervals, delta, most)
     if growing and looked:
         alpha_threshold = min(alpha_threshold, 0.5 * depth / looked)
     return visibility_from_density(
@@ -81,11 +82,15 @@ def visible_samples(
 
 
 def _look(
-    density: Callable[[Tensor], Tensor], x: Tensor, intervals: Intervals, delta: Tensor, most: float
+    density: Callable[[Tensor], Tensor],
+    rays: Rays,
+    intervals: Intervals,
+    delta: Tensor,
+    most: float,
 ) -> tuple[Tensor, int, float]:
     """Densities, 0 where they were not asked for; how many were, and their optical depth."""
     # Waiting for the answer of every wave costs more than it saves on other devices.
-    size = FIRST_WAVE if delta.device.type == "cpu" and most < math.inf else len(x)
+    size = FIRST_WAVE if delta.device.type == "cpu" and most < math.inf else len(delta)
     dtype, device = str(delta.dtype).removeprefix("torch."), delta.device.type
     step, keep = (resolve(op, device=device, dtype=dtype) for op in ("next-wave", "absorb"))
     offsets, sigma = intervals.filled_offsets(), torch.zeros_like(delta)
@@ -94,7 +99,7 @@ def _look(
         at, first = step.function(offsets, done, depth, most, size)
         if not len(at):
             return sigma, int(done.sum()), float(depth.sum())
-        found = density(x.index_select(0, at)).to(sigma.dtype)
+        found = density(positions(rays, intervals, at)).to(sigma.dtype)
         keep.function(at, first, found, delta, sigma, depth)
         size *= 2
 

@@ -115,9 +115,9 @@ def render_intervals(
     marched = intervals.t0.numel()
     static = rays.times is None and hasattr(field, "density_and_features")
     if static and intervals.packed:
-        x = positions(rays, intervals)
         if config.early_stop_eps > 0 or config.alpha_threshold > 0:
-            x, intervals = _lit(field, x, intervals, config, growing)
+            intervals = _lit(field, rays, intervals, config, growing)
+        x = positions(rays, intervals)
         sigma, features = field.density_and_features(x)
         weights = _weigh(sigma, intervals, config)
         rgb = field.colour(features, rays.seen_along, intervals.ray_indices)
@@ -147,16 +147,15 @@ def _weigh(sigma: Tensor, intervals: Intervals, config: VolumeConfig) -> Tensor:
 
 
 def _lit(
-    field: Any, x: Tensor, intervals: Intervals, config: VolumeConfig, growing: bool
-) -> tuple[Tensor, Intervals]:
-    """Positions and intervals that count; the first look is at densities only."""
+    field: Any, rays: Rays, intervals: Intervals, config: VolumeConfig, growing: bool
+) -> Intervals:
+    """The intervals that count; the first look is at densities only."""
     seen = visible_samples(
-        field.density, x, intervals, config.early_stop_eps, config.alpha_threshold, growing
+        field.density, rays, intervals, config.early_stop_eps, config.alpha_threshold, growing
     )
     if config.opaque_background:
         seen = seen | last_of_ray(intervals.ray_indices)
-    intervals, at = intervals.select(seen)
-    return x.index_select(0, at), intervals
+    return intervals.select(seen)[0]
 
 
 def _colour_lit(

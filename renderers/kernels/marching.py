@@ -295,3 +295,11 @@ def march(low, high, rays, lattice, cells, sphere, counts):
                 n = _straight(line, span, steps, lattice, cells, t0, t1, n)
         counts[ray] = n - before
     return t0[:n], t1[:n]
+
+
+@jit
+def spread(low, high, offsets, out):
+    """Write each ray's number to its places, those of ray r being offsets[r] to offsets[r + 1]."""
+    for ray in range(low, high):
+        for i in range(offsets[ray], offsets[ray + 1]):
+            out[i] = ray

@@ -23,7 +23,6 @@ from polyfield.renderers.occupancy import (
     remember,
 )
 from polyfield.renderers.pdf import uniforms
-from polyfield.renderers.positions import positions
 from polyfield.renderers.samplers.base import MakeField, Sampler
 from polyfield.renderers.scans import select_packed
 from polyfield.renderers.types import Intervals, Rays, Samples
@@ -139,8 +138,8 @@ class OccupancyGrid(Sampler):
         threshold = self.config.alpha_threshold
         if threshold > 0:
             threshold = min(threshold, float(self._mean(self.occupancy)))
-        x, eps = positions(rays, intervals), self.config.early_stop_eps
-        seen = visible_samples(field.density, x, intervals, eps, threshold)
+        eps = self.config.early_stop_eps
+        seen = visible_samples(field.density, rays, intervals, eps, threshold)
         return intervals.select(seen)[0]
 
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:

@@ -151,6 +151,11 @@ class TestDensity:
         sigma = make().density(x)
         assert (sigma[:2] > 0).all() and (sigma[2:] == 0).all()
 
+    @pytest.mark.parametrize("far", [1.5, -1.5])
+    def test_is_zero_outside_whichever_side_it_is(self, far):
+        x = torch.tensor([[0.5, 0, 0], [0, far, 0]])  # on one side alone
+        assert make().density(x)[0] > 0 and make().density(x)[1] == 0
+
     def test_contracted_space_has_density_everywhere(self):
         assert (make(contraction="sphere").density(points(50) * 100) > 0).all()
 

@@ -167,9 +167,11 @@ def test_a_matrix_used_twice_counts_twice_and_no_more():
         weights = [torch.linspace(-1, 1, 16).reshape(4, 4).requires_grad_()]
         x = torch.linspace(-1, 2, 12).reshape(3, 4).requires_grad_()
         out = function(function(x, weights, [None]), weights, [None])
-        (slope,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
-        found.append(torch.autograd.grad(slope.square().sum(), weights[0])[0])
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+        given = (x, weights[0])
+        slope, first = torch.autograd.grad(out.square().sum(), given, create_graph=True)
+        found.append((first.detach(), torch.autograd.grad(slope.square().sum(), weights[0])[0]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [2, 5, 500])

@@ -103,6 +103,10 @@ def test_positions(samples, make_rays):
     found = on_both(lambda o, d, a, b: sample_positions(o, d, a, b, index),
                     rays.origins, rays.directions, v[0] * 3, v[1] * 3)  # fmt: skip
     assert torch.equal(found[0][0], found[1][0])  # rounded alike: cells and features agree
+    for at in (torch.arange(len(index)).flip(0)[::3], index[:0]):
+        some = on_both(lambda o, d, a, b, at=at: sample_positions(o, d, a, b, index, at),
+                       rays.origins, rays.directions, v[0] * 3, v[1] * 3)  # fmt: skip
+        assert torch.equal(some[0][0], found[0][0][at]) and torch.equal(some[1][0], some[0][0])
 
 
 @pytest.mark.parametrize("threads", [2, 3])
