@@ -74,11 +74,12 @@ class CentreCrop(BasePolicy):
 
 
 class FollowField(BasePolicy):
-    """The sampler looks at the field before every step (occupancy grids do)."""
+    """The sampler follows the schedule, and looks at the field (occupancy grids do both)."""
 
     def before_step(self, state: FitState) -> None:
         """Update the sampler."""
         if state.model.sampler is not None:
+            state.model.sampler.anneal(state.fraction)
             state.model.sampler.update(state.model.field, state.step, state.generator)
 
 

@@ -32,6 +32,13 @@ class Sampler(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def anneal(self, fraction: float) -> None:
+        """Take the share of the fit's budget that is spent, before every training step.
+
+        What depends on it must depend on nothing else, so that a resumed fit goes on as it was;
+        samplers that are not told are as at the end.
+        """
+
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:
         """Follow the field while it trains; called once before every training step."""
 
