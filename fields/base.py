@@ -5,20 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyfield.encodings.base import CoordinateMap
+from polyfield.fields.heads import linear
 
 
 class Backbone(CoordinateMap):
     """A trainable `CoordinateMap` that holds the scene.
 
     One file: a frozen config dataclass, the module, and
-    ``@register("name", config=Config, presets={...})``.
+    ``@register("name", config=Config, presets={...}, dims=(...))``; `dims` are the numbers of
+    coordinates it is defined for (left out: 1 to 6).
     """
 
     kind: ClassVar[str] = "backbones"
+
+    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
+        """The last layer, from features to a signal's values: linear, as most methods end.
+
+        Methods whose papers initialise it in their own way override this.
+        """
+        return linear(self.out_dim, out_dim, generator=generator)
+
+
+ALL_DIMS = (1, 2, 3, 4, 5, 6)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ unit of x.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -14,8 +15,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from polyfield.config import Spec
-from polyfield.encodings.base import CoordinateMap
+from polyfield.encodings.base import CoordinateMap, Progress
 from polyfield.encodings.contraction import Contraction, contract
+from polyfield.encodings.spherical_harmonics import MAX_DEGREE, spherical_harmonics
+from polyfield.errors import ConfigError
 from polyfield.fields.base import RadianceSample
 from polyfield.fields.heads import DENSITY_ACTIVATIONS, SmallMLP, linear
 from polyfield.registry import build, register
@@ -23,6 +26,10 @@ from polyfield.registry import build, register
 
 def _harmonics() -> dict[str, Any]:
     return {"type": "spherical-harmonics", "degree": 4}
+
+
+# The constant function among the spherical harmonics, 1 / sqrt(4 pi).
+FIRST_HARMONIC = 0.5 / math.pi**0.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,15 @@ class RadianceConfig:
     """From raw to density; exp has its gradient clamped at raw = 15."""
     density_shift: float = 0.0
     """Added to the raw density."""
+    density_scale: float = 1.0
+    """Factor on the density (TensoRF's distance scale)."""
+    colour: Literal["network", "harmonics"] = "network"
+    """Colour from a network on features and direction, or features 1 to 3 `degree`**2 as
+    coefficients of spherical harmonics per channel (Plenoxels): relu(sum + 1/2)."""
+    degree: int = 3
+    """Bands of harmonic colour, 1 to 8."""
+    feature_encoding: Spec | None = None
+    """Encoding of the features the network sees (None: none; TensoRF: frequency)."""
     bottleneck: int | None = None
     """Width of a linear layer without activation before the colour branch (None: no layer)."""
     hidden: tuple[int, ...] = (64, 64)
@@ -49,6 +65,10 @@ class RadianceConfig:
     def __post_init__(self) -> None:
         if self.bottleneck is not None and self.bottleneck < 1:
             raise ValueError(f"bottleneck must be at least 1 or null, got {self.bottleneck}")
+        if not self.density_scale > 0:
+            raise ValueError(f"density_scale must be positive, got {self.density_scale}")
+        if not 1 <= self.degree <= MAX_DEGREE:
+            raise ValueError(f"degree must lie in 1..{MAX_DEGREE}, got {self.degree}")
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden widths must be at least 1, got {self.hidden}")
         if self.rgb_padding < 0:
@@ -64,6 +84,14 @@ def _all_inside(x: Tensor) -> bool:
         return False
     low, high = x.detach().aminmax()
     return float(low) >= -1 and float(high) <= 1
+
+
+def _check_harmonics(width: int, degree: int) -> None:
+    if width < 1 + 3 * degree**2:
+        raise ConfigError(
+            f"colour by harmonics of {degree} bands takes {1 + 3 * degree**2} features of the "
+            f"backbone (one is the density), got {width}; set its number of features"
+        )
 
 
 @register("radiance", kind="fields", config=RadianceConfig)
@@ -95,12 +123,20 @@ class RadianceField(nn.Module):
         self.contraction = contraction
         self.backbone = backbone
         width = backbone.out_dim
-        self.density_head = self.bottleneck = self.direction = None
+        self.density_head = self.bottleneck = self.direction = self.feature_encoding = None
+        self.colour_head: SmallMLP | None = None
         if config.density == "linear":
             self.density_head = linear(width, 1, config.bias, generator)
+        if config.colour == "harmonics":
+            _check_harmonics(width, config.degree)
+            return
         if config.bottleneck is not None:
             self.bottleneck = linear(width, config.bottleneck, config.bias, generator)
             width = config.bottleneck
+        if config.feature_encoding is not None:
+            spec = config.feature_encoding
+            self.feature_encoding = build("encodings", spec, in_dim=width, generator=generator)
+            width = self.feature_encoding.out_dim
         if config.direction is not None:
             self.direction = build("encodings", config.direction, in_dim=3, generator=generator)
             width += self.direction.out_dim
@@ -145,6 +181,8 @@ class RadianceField(nn.Module):
         raw = features if self.density_head is None else self.density_head(features)
         shifted = raw[..., 0].to(x.dtype) + self.config.density_shift
         sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
+        if self.config.density_scale != 1:
+            sigma = sigma * self.config.density_scale
         if self.contraction == "none" and not inside:
             sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
         return sigma, features
@@ -165,7 +203,11 @@ class RadianceField(nn.Module):
             d: A direction per point, or the directions of n rays.
             index: Ray of each of m points, when d is per ray.
         """
+        if self.colour_head is None:
+            return self._harmonic_colour(features, d, index)
         branch = features if self.bottleneck is None else self.bottleneck(features)
+        if self.feature_encoding is not None:
+            branch = self.feature_encoding(branch)
         if self.direction is None:
             raw = self.colour_head(branch)
         elif d is not None and index is not None:
@@ -176,6 +218,18 @@ class RadianceField(nn.Module):
         padding = self.config.rgb_padding
         rgb = raw.to(features.dtype).sigmoid()
         return rgb * (1 + 2 * padding) - padding if padding else rgb
+
+    def _harmonic_colour(self, features: Tensor, d: Tensor | None, index: Tensor | None) -> Tensor:
+        """relu(1/2 + sum of harmonics), unbounded above; without directions their mean."""
+        count = self.config.degree**2
+        coefficients = features[..., 1 : 1 + 3 * count].unflatten(-1, (3, count))
+        if d is None:
+            colour = coefficients[..., 0] * FIRST_HARMONIC
+        else:
+            code = spherical_harmonics(d, self.config.degree)
+            code = code if index is None else code.index_select(0, index)
+            colour = (coefficients * code[..., None, :]).sum(-1)
+        return (colour + 0.5).relu()
 
     def _direction_code(self, features: Tensor, d: Tensor | None) -> Tensor:
         shape = (*features.shape[:-1], self.direction.out_dim)
@@ -192,3 +246,11 @@ class RadianceField(nn.Module):
     def regularisation(self) -> dict[str, Tensor]:
         """The backbone's named penalties."""
         return self.backbone.regularisation()
+
+    def grow(self, progress: Progress) -> bool:
+        """Let the backbone change with the fit; whether parameters were replaced."""
+        return self.backbone.grow(progress)
+
+    def slim(self, rank: int) -> None:
+        """Keep the first `rank` components of the backbone only."""
+        self.backbone.slim(rank)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from polyfield.encodings.base import Progress
 from polyfield.errors import ConfigError
 from polyfield.training.settings import FitConfig
 from polyfield.training.state import FitState
@@ -83,6 +84,22 @@ class FollowField(BasePolicy):
             state.model.sampler.update(state.model.field, state.step, state.generator)
 
 
+class GrowField(BasePolicy):
+    """Fields that change while they train do so before the step: sizes, ranks, masks."""
+
+    def before_step(self, state: FitState) -> None:
+        """Let the field change; parameters it replaced begin with fresh moments."""
+        sampler = state.model.sampler
+        progress = Progress(
+            step=state.step,
+            fraction=state.fraction,
+            mse=state.last.get("mse"),
+            occupied=None if sampler is None else sampler.occupied_cells,
+        )
+        if state.model.field.grow(progress):
+            state.renew_optimiser()
+
+
 class HoldSamples(BasePolicy):
     """Adapts the number of rays so that a step holds ``target_samples`` samples (Müller 2022).
 
@@ -114,4 +131,4 @@ class HoldSamples(BasePolicy):
 
 def default_policies() -> list[Any]:
     """The policies of every fit, in the order they act."""
-    return [LearningRate(), CentreCrop(), FollowField(), HoldSamples()]
+    return [GrowField(), LearningRate(), CentreCrop(), FollowField(), HoldSamples()]

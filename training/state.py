@@ -51,6 +51,14 @@ class FitState:
         """Whether the budget is spent."""
         return self.fraction >= 1.0
 
+    def renew_optimiser(self) -> None:
+        """Follow a model whose parameters were replaced: moments of those that stayed are kept."""
+        known = self.optimiser.state
+        self.optimiser = make_optimiser(self.model, self.config)
+        for parameter in _parameters(self.optimiser):
+            if parameter in known:
+                self.optimiser.state[parameter] = known[parameter]
+
     def add(self, **values: float | int) -> None:
         """Add to the running totals."""
         for name, value in values.items():

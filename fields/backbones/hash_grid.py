@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyfield.encodings.base import require_dims
+from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import SmallMLP
@@ -65,6 +67,7 @@ _NGP_HEADS = {
     "hidden": [64, 64],
     "bias": False,
 }
+DIMS = tuple(range(1, MAX_DIM + 1))
 PRESETS = {
     "paper": {
         "backbone": {"levels": 16, "features": 2, "log2_entries": 19, "max_resolution": 2048},
@@ -80,7 +83,10 @@ PRESETS = {
         "sampler": {
             "type": "occupancy-grid",
             "resolution": 64,
+            # long steps first, while there is nothing fine to be seen
             "steps": 512,
+            "first_steps": 256,
+            "growth": 0.5,
             "dilate": False,
             "early_stop_eps": 0.0,
         },
@@ -96,7 +102,9 @@ PRESETS = {
         },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
-}
+    "tiny": {"backbone": {"levels": 3, "features": 2, "log2_entries": 6, "max_resolution": 32,
+                          "width": 16, "out_features": 8}},
+}  # fmt: skip
 
 
 @register(
@@ -104,6 +112,7 @@ PRESETS = {
     config=HashGridBackboneConfig,
     paper="Müller et al. 2022 (Instant-NGP)",
     presets=PRESETS,
+    dims=DIMS,
 )
 class HashGridBackbone(Backbone):
     """Multiresolution hash encoding followed by a small ReLU MLP without biases."""
@@ -115,6 +124,7 @@ class HashGridBackbone(Backbone):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
+        require_dims("hash-grid", in_dim, DIMS)
         self.config = config
         self.in_dim, self.out_dim = in_dim, config.out_features
         self.encoding = HashGridEncoding(config.encoding(), in_dim, generator)

@@ -83,6 +83,14 @@ PRESETS = {
         "sampler": {"type": "hierarchical"},
         "fit": {**_NERF_FIT, "rays": 1024, "lr": 1e-3, "crop_steps": 100},
     },
+    "tiny": {
+        "backbone": {
+            "encoding": {"type": "frequency", "levels": 2},
+            "width": 16,
+            "depth": 3,
+            "skips": [1],
+        }
+    },
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from polyfield.config import Spec
+from polyfield.encodings.base import Cells
 from polyfield.renderers.types import Rays, Samples
 
 MakeField = Callable[[Spec | None], Any]
@@ -41,6 +42,10 @@ class Sampler(nn.Module):
 
     def update(self, field: Any, step: int, generator: torch.Generator) -> None:
         """Follow the field while it trains; called once before every training step."""
+
+    def occupied_cells(self) -> Cells | None:
+        """Where anything was found so far, in the box; None where nobody looked."""
+        return None
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of the sampler's own fields."""

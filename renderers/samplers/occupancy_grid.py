@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from polyfield.encodings.base import Cells
 from polyfield.encodings.contraction import uncontract
 from polyfield.errors import ConfigError
 from polyfield.registry import register
@@ -216,6 +217,17 @@ class OccupancyGrid(Sampler):
                 length = (x.norm(dim=-1) * self.lattice.cone_angle).clamp(min=length)
             values.append(field.density(x).to(x.dtype) * length)
         return torch.cat(values) if values else self.occupancy.new_zeros(0)
+
+    def occupied_cells(self) -> Cells | None:
+        """The cells that are marched through; None before the first update.
+
+        In scenes without an end they are those of the contracted box, which backbones see.
+        """
+        if bool(self.occupied.all()):
+            return None
+        r = self.config.resolution
+        index = self.occupied.nonzero()
+        return Cells((2 * index.to(self.occupancy.dtype) + 1) / r - 1, 1 / r)
 
     def cell_points(
         self, cells: Int64[Tensor, "m"], generator: torch.Generator | None = None

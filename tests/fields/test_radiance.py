@@ -1,9 +1,10 @@
 import dataclasses
+import math
 
 import pytest
 import torch
 
-from polyfield.encodings.base import CoordinateMap
+from polyfield.encodings.base import CoordinateMap, Progress
 from polyfield.encodings.contraction import contract
 from polyfield.encodings.spherical_harmonics import spherical_harmonics
 from polyfield.errors import ConfigError
@@ -323,3 +324,60 @@ def test_every_setting_has_a_help_line():
     from polyfield.config import field_help
 
     assert set(field_help(RadianceConfig)) == {f.name for f in dataclasses.fields(RadianceConfig)}
+
+
+class TestHarmonicColour:
+    """Colour whose coefficients are features of the backbone (Plenoxels)."""
+
+    def make(self, values, **settings):
+        given = Given(lambda x: values.to(x).expand(*x.shape[:-1], len(values)), len(values))
+        return make(backbone=given, colour="harmonics", **settings)
+
+    def test_is_relu_of_a_half_and_the_sum_per_channel(self):
+        coefficients = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
+        field, x, d = (
+            self.make(torch.cat([torch.ones(1), coefficients.flatten()])),
+            points(6),
+            directions(6),
+        )
+        expected = (spherical_harmonics(d, 3) @ coefficients.T + 0.5).relu()
+        torch.testing.assert_close(field(x, d).rgb, expected)
+        index = torch.tensor([2, 0, 0, 1])
+        _, features = field.density_and_features(x[:4])
+        torch.testing.assert_close(field.colour(features, d, index), expected[index])
+
+    def test_without_directions_it_is_the_constant_part(self):
+        values = torch.tensor([0.0, 0.3, 9, 9, 9, -0.2, 9, 9, 9, -9.0, 9, 9, 9])
+        found = self.make(values, degree=2)(points(2)).rgb
+        constant = 0.5 + torch.tensor([0.3, -0.2, -9.0]) * 0.5 / math.pi**0.5
+        torch.testing.assert_close(found, constant.relu().expand(2, 3))
+
+    def test_too_few_features_are_refused(self):
+        with pytest.raises(ConfigError, match="28 features"):
+            self.make(torch.zeros(27))
+
+    def test_gradient_is_linear_in_the_coefficients(self):
+        field = self.make(torch.zeros(28))
+        assert not list(field.parameters()) and field.colour_head is None
+
+
+def test_density_scale_is_a_factor():
+    x = points(9) * 1.2
+    torch.testing.assert_close(make(density_scale=25.0).density(x), 25 * make().density(x))
+
+
+def test_feature_encoding_comes_before_the_colour_network():
+    field = make(feature_encoding={"type": "frequency", "levels": 2, "include_input": True})
+    x, d = points(5), directions(5)
+    features = field.features(x)
+    expected = torch.cat([field.feature_encoding(features), spherical_harmonics(d)], -1)
+    torch.testing.assert_close(field(x, d).rgb, field.colour_head(expected).sigmoid())
+
+
+def test_growing_and_slimming_reach_the_backbone():
+    field, seen = make(), []
+    field.backbone.grow = lambda progress: seen.append(progress) or True
+    field.backbone.slim = seen.append
+    moment = Progress(3, 0.5)
+    assert field.grow(moment) and field.slim(2) is None
+    assert seen == [moment, 2]

@@ -306,3 +306,33 @@ def test_the_papers_schedule_is_that_of_the_preset_whatever_the_defaults_are():
 class _Empty:
     def density(self, x):
         return torch.zeros_like(x[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "steps"), [(0.0, 64), (0.25, 128), (0.5, 256), (0.9, 256), (1.0, 256)]
+)
+def test_steps_get_finer_by_a_fixed_factor_per_share_of_the_fit(fraction, steps):
+    config = OccupancyGridConfig(resolution=4, steps=256, first_steps=64, growth=0.5)
+    sampler = OccupancyGrid(config)
+    assert sampler.lattice.step == pytest.approx(2 * 3**0.5 / 256)  # as a loaded run renders
+    sampler.anneal(fraction)
+    assert sampler.lattice.step == pytest.approx(2 * 3**0.5 / steps)
+
+
+@pytest.mark.parametrize("bad", [{"first_steps": 0}, {"first_steps": 600}, {"growth": 0.0}])
+def test_impossible_growth_of_steps_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        OccupancyGridConfig(steps=512, **bad)
+
+
+def test_occupied_cells_are_centres_in_the_box():
+    sampler = OccupancyGrid(OccupancyGridConfig(resolution=4))
+    assert sampler.occupied_cells() is None
+    sampler.occupied.zero_()
+    sampler.occupied[0, 1, 3] = sampler.occupied[2, 1, 3] = True
+    cells = sampler.occupied_cells()
+    assert cells.centres.tolist() == [[-0.75, -0.25, 0.75], [0.25, -0.25, 0.75]]
+    assert cells.half == 0.25
+    assert cells.box.tolist() == [[-1.0, -0.5, 0.5], [0.5, 0.0, 1.0]]
+    sampler.occupied.zero_()
+    assert sampler.occupied_cells().box.tolist() == [[-1.0] * 3, [1.0] * 3]

@@ -6,11 +6,19 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from polyfield.errors import ConfigError
-from polyfield.training.policies import CentreCrop, HoldSamples, LearningRate
+from polyfield.encodings.base import Cells
+from polyfield.training.policies import (
+    CentreCrop,
+    FollowField,
+    GrowField,
+    HoldSamples,
+    LearningRate,
+)
 from polyfield.training.settings import FitConfig
-from polyfield.training.state import FitState
+from polyfield.training.state import FitState, make_optimiser
 
 
 def state(config: FitConfig, step: int = 0, **values) -> FitState:
@@ -121,3 +129,54 @@ def test_rays_never_exceed_what_memory_allowed():
     s = state(FitConfig(rays=1024, target_samples=10**6), last={"samples": 1024}, max_rays=512)
     HoldSamples().after_step(s)
     assert s.rays == 512
+
+
+class Growing(torch.nn.Module):
+    """A field that replaces one of its parameters half way through, and keeps the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = torch.nn.Parameter(torch.ones(2))
+        self.grown, self.seen = torch.nn.Parameter(torch.ones(3)), []
+
+    def grow(self, progress):
+        self.seen.append(progress)
+        if progress.fraction >= 0.5 and len(self.grown) == 3:
+            self.grown = torch.nn.Parameter(torch.zeros(7))
+            return True
+        return False
+
+    def parameter_groups(self, lr):
+        return [{"params": list(self.parameters()), "lr": lr}]
+
+
+def test_fields_grow_before_the_step_and_what_stays_keeps_its_moments():
+    field = Growing()
+    cells = Cells(torch.zeros(1, 3), 0.5)
+    sampler = SimpleNamespace(occupied_cells=lambda: cells)
+    model = SimpleNamespace(field=field, sampler=sampler, parameter_groups=field.parameter_groups)
+    config = FitConfig(steps=10, lr=0.1)
+    s = state(config, model=model, optimiser=make_optimiser(model, config))
+    (field.kept.sum() + field.grown.sum()).backward()
+    s.optimiser.step()
+    moment = s.optimiser.state[field.kept]
+    s.last, s.step = {"mse": 0.25}, 4
+    GrowField().before_step(s)
+    assert s.optimiser.state[field.kept] is moment
+    s.step = 5
+    GrowField().before_step(s)
+    assert [(p.step, p.fraction, p.mse) for p in field.seen] == [(4, 0.4, 0.25), (5, 0.5, 0.25)]
+    assert field.seen[0].occupied() is cells
+    assert s.optimiser.state[field.kept] is moment and field.grown not in s.optimiser.state
+    held = [p for group in s.optimiser.param_groups for p in group["params"]]
+    assert any(p is field.grown for p in held)
+    assert s.optimiser.param_groups[0]["base_lr"] == 0.1
+
+
+def test_the_sampler_is_told_how_far_the_fit_is():
+    told = []
+    sampler = SimpleNamespace(anneal=told.append, update=lambda *_: told.append("update"))
+    s = state(FitConfig(steps=8), step=2, model=SimpleNamespace(sampler=sampler, field=None))
+    s.generator = None
+    FollowField().before_step(s)
+    assert told == [0.25, "update"]
