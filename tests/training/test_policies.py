@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from polyfield.errors import ConfigError
 from polyfield.encodings.base import Cells
+from polyfield.errors import ConfigError
+from polyfield.training.model import Model
 from polyfield.training.policies import (
     CentreCrop,
     FollowField,
@@ -17,7 +18,7 @@ from polyfield.training.policies import (
     HoldSamples,
     LearningRate,
 )
-from polyfield.training.settings import FitConfig
+from polyfield.training.settings import FitConfig, resolve
 from polyfield.training.state import FitState, make_optimiser
 
 
@@ -153,8 +154,9 @@ class Growing(torch.nn.Module):
 def test_fields_grow_before_the_step_and_what_stays_keeps_its_moments():
     field = Growing()
     cells = Cells(torch.zeros(1, 3), 0.5)
-    sampler = SimpleNamespace(occupied_cells=lambda: cells)
-    model = SimpleNamespace(field=field, sampler=sampler, parameter_groups=field.parameter_groups)
+    model = Model(resolve({}, preset="tiny"), "none")
+    model.field = field
+    model.sampler.occupied_cells = lambda: cells
     config = FitConfig(steps=10, lr=0.1)
     s = state(config, model=model, optimiser=make_optimiser(model, config))
     (field.kept.sum() + field.grown.sum()).backward()
