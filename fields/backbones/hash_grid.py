@@ -84,9 +84,9 @@ PRESETS = {
             "type": "occupancy-grid",
             "resolution": 64,
             # long steps first, while there is nothing fine to be seen
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
+            "steps": 768,
+            "first_steps": 192,
+            "growth": 1.0,
             "dilate": False,
             "early_stop_eps": 0.0,
         },
