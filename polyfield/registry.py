@@ -31,6 +31,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "losses": ("loss", "polyfield.training.losses"),
     "formats": ("format", "polyfield.data.formats"),
     "samples": ("sample", "polyfield.data.samples"),
+    "signals": ("signal format", "polyfield.data.signals"),
 }
 
 
