@@ -26,6 +26,8 @@ class FrequencyConfig:
     """Put the coordinates themselves in front."""
     pi: bool = False
     """Multiply frequencies by pi, as the paper's formula does and its code does not."""
+    first: int = 0
+    """Exponent of the lowest frequency: they then begin at 2^first."""
 
     def __post_init__(self) -> None:
         if self.levels < 0:
@@ -43,15 +45,19 @@ def octave_angles(
 
 
 def frequency_encoding(
-    x: Float[Tensor, "*batch D"], levels: int, include_input: bool = True, pi: bool = False
+    x: Float[Tensor, "*batch D"],
+    levels: int,
+    include_input: bool = True,
+    pi: bool = False,
+    first: int = 0,
 ) -> Float[Tensor, "*batch F"]:
-    """``[x, sin f_0 x, cos f_0 x, sin f_1 x, ...]``, each block D wide.
+    """``[x, sin f_0 x, cos f_0 x, sin f_1 x, ...]``, each block D wide; ``f_0 = 2^first``.
 
     Example:
         >>> frequency_encoding(torch.zeros(2), levels=1)
         tensor([0., 0., 0., 0., 1., 1.])
     """
-    angles = octave_angles(x * math.pi if pi else x, levels)
+    angles = octave_angles(x * math.pi if pi else x, levels, first)
     waves = torch.stack((angles.sin(), angles.cos()), -2).flatten(-3)
     return torch.cat((x, waves), -1) if include_input else waves
 
@@ -73,4 +79,5 @@ class FrequencyEncoding(Encoding):
 
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at x."""
-        return frequency_encoding(x, self.config.levels, self.config.include_input, self.config.pi)
+        c = self.config
+        return frequency_encoding(x, c.levels, c.include_input, c.pi, c.first)

@@ -35,6 +35,13 @@ def test_pi_scales_every_frequency_but_not_the_input():
     torch.testing.assert_close(with_pi[..., :2], x)
 
 
+def test_first_octave_may_lie_below_one():
+    x = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
+    expected = frequency_encoding(x / 16, 9, include_input=False)
+    spec = {"type": "frequency", "levels": 9, "include_input": False, "first": -4}
+    torch.testing.assert_close(build("encodings", spec, in_dim=2)(x), expected)
+
+
 def test_origin_has_sines_zero_and_cosines_one():
     blocks = frequency_encoding(torch.zeros(3), 10, include_input=False).reshape(10, 2, 3)
     assert (blocks[:, 0] == 0).all() and (blocks[:, 1] == 1).all()
