@@ -23,6 +23,14 @@ class Backbone(CoordinateMap):
 
     kind: ClassVar[str] = "backbones"
 
+    def first_feature(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch"]:
+        """Feature 0 alone, which radiance fields take as raw density.
+
+        Methods that can compute it without the others override this: most points are only ever
+        asked for their density.
+        """
+        return self(x)[..., 0]
+
     def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
         """The last layer, from features to a signal's values: linear, as most methods end.
 

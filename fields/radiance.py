@@ -19,7 +19,7 @@ from polyfield.encodings.base import CoordinateMap, Progress
 from polyfield.encodings.contraction import Contraction, contract
 from polyfield.encodings.spherical_harmonics import MAX_DEGREE, spherical_harmonics
 from polyfield.errors import ConfigError
-from polyfield.fields.base import RadianceSample
+from polyfield.fields.base import Backbone, RadianceSample
 from polyfield.fields.heads import DENSITY_ACTIVATIONS, SmallMLP, linear
 from polyfield.registry import build, register
 
@@ -160,7 +160,10 @@ class RadianceField(nn.Module):
 
     def density(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Density at x, without the colour branch."""
-        return self.density_and_features(x)[0]
+        if self.density_head is not None or not isinstance(self.backbone, Backbone):
+            return self.density_and_features(x)[0]
+        inside = self.contraction == "none" and _all_inside(x)
+        return self._density(self.backbone.first_feature(self._place(x, inside)), x, inside)
 
     def features(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch F"]:
         """The backbone's features at x (supervision level ``feature``)."""
@@ -168,9 +171,13 @@ class RadianceField(nn.Module):
 
     def _features(self, x: Tensor, inside: bool) -> Tensor:
         """Features; inside: no point needs to be brought into the box."""
+        return self.backbone(self._place(x, inside))
+
+    def _place(self, x: Tensor, inside: bool) -> Tensor:
+        """Where the backbone is asked."""
         if self.contraction != "none":
-            return self.backbone(contract(x, self.contraction))
-        return self.backbone(x if inside else x.clamp(-1, 1))
+            return contract(x, self.contraction)
+        return x if inside else x.clamp(-1, 1)
 
     def density_and_features(
         self, x: Float[Tensor, "*batch 3"]
@@ -179,13 +186,17 @@ class RadianceField(nn.Module):
         inside = self.contraction == "none" and _all_inside(x)
         features = self._features(x, inside)
         raw = features if self.density_head is None else self.density_head(features)
-        shifted = raw[..., 0].to(x.dtype) + self.config.density_shift
+        return self._density(raw[..., 0], x, inside), features
+
+    def _density(self, raw: Tensor, x: Tensor, inside: bool) -> Tensor:
+        """From raw density at x; it is zero outside the box of a scene that ends there."""
+        shifted = raw.to(x.dtype) + self.config.density_shift
         sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
         if self.config.density_scale != 1:
             sigma = sigma * self.config.density_scale
         if self.contraction == "none" and not inside:
             sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
-        return sigma, features
+        return sigma
 
     def colour(
         self,
