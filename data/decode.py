@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from polyfield.errors import InputError
@@ -98,23 +98,25 @@ def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def area_average(
-    image: UInt8[np.ndarray, "h w channels"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "height width channels"]:
+    image: UInt[np.ndarray, "h w channels"], size: tuple[int, int]
+) -> UInt[np.ndarray, "height width channels"]:
     """The image at another (width, height), each pixel the mean over its area.
 
-    With alpha, colour is averaged weighted by alpha (that is, premultiplied) and divided out
-    again, so that compositing and shrinking commute; colour under zero alpha becomes 0.
+    Two and four channels end with alpha. Colour is then averaged weighted by alpha (that is,
+    premultiplied) and divided out again, so that compositing and shrinking commute; colour under
+    zero alpha becomes 0.
     """
     if image.shape[1::-1] == tuple(size):
         return image
-    colour = image[..., :3].astype(np.float32)
-    if image.shape[2] == 3:
-        return _to_bytes(np.stack([_shrink(colour[..., c], size) for c in range(3)], axis=2))
-    alpha = image[..., 3].astype(np.float32)
+    channels = image.shape[2]
+    planes = [image[..., c].astype(np.float32) for c in range(channels)]
+    if channels in (1, 3):
+        return _rounded(np.stack([_shrink(plane, size) for plane in planes], axis=2), image.dtype)
+    *colour, alpha = planes
     mean = _shrink(alpha, size)
     weight = np.maximum(mean, 1e-6)
-    planes = [_shrink(colour[..., c] * alpha, size) / weight for c in range(3)]
-    return _to_bytes(np.stack([*planes, mean], axis=2))
+    shrunk = [_shrink(plane * alpha, size) / weight for plane in colour]
+    return _rounded(np.stack([*shrunk, mean], axis=2), image.dtype)
 
 
 def _shrink(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -137,8 +139,8 @@ def _mean_rows(plane: np.ndarray, count: int) -> np.ndarray:
     return np.diff(at_edges, axis=0) * (count / rows)
 
 
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
 
 
 def _nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
