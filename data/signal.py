@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -113,6 +113,7 @@ class SignalBlock:
     held_out: Bool[Tensor, "n"]
 
 
+@runtime_checkable
 class SignalSamples(Protocol):
     """What a fit draws from and an evaluation walks over. All tensors are on the CPU."""
 
@@ -134,6 +135,7 @@ class SignalSamples(Protocol):
         """All entries in order, at most `size` at a time."""
 
 
+@runtime_checkable
 class HeldOut(Protocol):
     """Which entries are kept for evaluation (`polyfield.data.signals.holdout`)."""
 

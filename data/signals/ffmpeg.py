@@ -70,6 +70,16 @@ def count_frames(path: Path) -> int:
         return 0
 
 
+def wide_channels(path: Path) -> int | None:
+    """Channels of a picture that ffmpeg sees as having 16 bits each; None for all others."""
+    try:
+        facts, _ = read_frames(path)
+    except InputError:
+        return None
+    found = [n for n, name in _WIDE.items() if str(facts.get("pix_fmt", "")).startswith(name)]
+    return found[0] if found else None
+
+
 def write_wide_image(pixels: np.ndarray, out: Path) -> None:
     """Write a 16-bit image (height, width, channels up to 4) as PNG or TIFF.
 

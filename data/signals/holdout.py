@@ -21,6 +21,7 @@ from polyfield.errors import ConfigError, InputError
 
 EXPECTED = "expected a share such as '0.5', 'every:2', or 'mask:FILE'"
 _RARE = 1 / 16  # entries to fit that are rarer than this are listed instead of searched for
+_LOOK = 1 << 16  # entries among which some must be fitted and some held out
 _WORD = (1 << 64) - 1
 
 
@@ -40,7 +41,7 @@ def parse_holdout(options: SignalOptions, grid: Grid) -> HeldOut | None:
     if spec.startswith("mask:"):
         return Masked(spec, grid, _read_mask(Path(spec.removeprefix("mask:")).expanduser(), grid))
     if re.fullmatch(r"0?\.\d+", spec) and float(spec) > 0:
-        return RandomShare(spec, grid, float(spec), options.holdout_seed)
+        return _both_sides(RandomShare(spec, grid, float(spec), options.holdout_seed))
     raise ConfigError(f"holdout '{spec}' cannot be read; {EXPECTED}")
 
 
@@ -51,6 +52,16 @@ def _step(step: int, spec: str, grid: Grid) -> int:
             "least 2 and smaller than the signal"
         )
     return step
+
+
+def _both_sides(share: RandomShare) -> RandomShare:
+    held = share.contains(torch.arange(min(share.grid.entries, _LOOK)))
+    if held.all() or not held.any():
+        raise ConfigError(
+            f"holdout '{share.spec}' of a signal of {_size(share.grid.shape)} entries keeps "
+            f"{'everything, so that nothing is left to fit' if held.all() else 'nothing'}"
+        )
+    return share
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from polyfield.data.decode import area_average
 from polyfield.data.signal import Grid, Signal, SignalOptions, SignalReport
 from polyfield.data.signals.blocks import gather, refuse_suffix, write_npy
 from polyfield.data.signals.cache import content_hash
-from polyfield.data.signals.ffmpeg import read_frames, write_wide_image
+from polyfield.data.signals.ffmpeg import read_frames, wide_channels, write_wide_image
 from polyfield.data.signals.holdout import parse_holdout
 from polyfield.data.signals.samples import GridSamples, Scaling
 from polyfield.errors import InputError
@@ -173,7 +173,7 @@ def _wide_channels(path: Path) -> int | None:
                 depths = image.tag_v2.get(258, (8,))
                 return len(depths) if len(depths) > 1 and set(depths) == {16} else None
     except UnidentifiedImageError:
-        return 3 if start[:4] in (b"II*\0", b"MM\0*") else None
+        return wide_channels(path)
     except _FAULTS:
         return None
     return None

@@ -58,13 +58,13 @@ def _loops(case: int) -> Iterator[list[int]]:
 
 
 def _fan(loop: list[int]) -> list[tuple[int, int, int]]:
-    """Triangles of a loop from the corner whose diagonals stay off the cube's faces: on a face
-    the neighbouring cube could draw the same diagonal."""
+    """Triangles of a loop, turned outwards, from the corner whose diagonals stay off the cube's
+    faces: on a face the neighbouring cube could draw the same diagonal."""
     on = {e: {f for f, cs in enumerate(_FACES) if ends <= set(cs)} for ends, e in _ENDS.items()}
     for turn in range(len(loop)):
         root, *others = loop[turn:] + loop[:turn]
         if not any(on[root] & on[other] for other in others[1:-1]):
-            return [(root, a, b) for a, b in zip(others, others[1:], strict=False)]
+            return [(root, b, a) for a, b in zip(others, others[1:], strict=False)]
     raise AssertionError(f"no fan for {loop}")  # there is one for every case
 
 
