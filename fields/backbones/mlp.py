@@ -1,50 +1,89 @@
-"""NeRF's MLP (Mildenhall et al., ECCV 2020, arXiv 2003.08934, section 3 and figure 7)."""
+"""Dense layers over encoded coordinates: NeRF's MLP, and any activation in it.
+
+NeRF: Mildenhall et al., ECCV 2020, arXiv 2003.08934, section 3 and figure 7.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch import Tensor
 
 from polyfield.config import Spec
-from polyfield.fields.base import Backbone
-from polyfield.fields.heads import linear
-from polyfield.registry import build, register
+from polyfield.fields.activations import ENCODED, Activation, ActivationName
+from polyfield.fields.coordinate_mlp import CoordinateMLP
+from polyfield.fields.small_mlp import WIDEST, small_mlp
+from polyfield.registry import register
 
-ACTIVATIONS = {"relu": relu}
-
-
-def _frequencies() -> dict[str, Any]:
-    return {"type": "frequency", "levels": 10}
+NERF_SKIP = 4
 
 
 @dataclass(frozen=True)
 class MLPConfig:
     """Settings of the MLP; the defaults are NeRF's."""
 
-    encoding: Spec = field(default_factory=_frequencies)
-    """Encoding of the coordinates."""
+    encoding: Spec | None = None
+    """Encoding of the coordinates (null: frequency, but none for activations that have frequencies
+    of their own: siren, gauss, wire, finer, hosc, sinc)."""
+    levels: int = 10
+    """Octaves of the frequency encoding where `encoding` is null."""
     width: int = 256
-    """Width of every layer, and number of features."""
+    """Units of every layer, and number of features (wire: complex units, two features each)."""
     depth: int = 8
     """Number of layers."""
-    skips: tuple[int, ...] = (4,)
-    """Layers (counted from 0) behind which the encoding is put in front of the activations."""
-    activation: Literal["relu"] = "relu"
+    skips: tuple[int, ...] | None = None
+    """Layers (counted from 0) behind which the encoding is put in front of the activations (null:
+    NeRF's [4] where there are more than 5 layers and an encoding of frequencies)."""
+    activation: ActivationName = "relu"
     """After every layer, the last included."""
+    omega: float | None = None
+    """Frequency of siren, finer, hosc and sinc (null: 30), and of wire (null: 20)."""
+    first_omega: float | None = None
+    """Frequency in the first layer (null: omega)."""
+    scale: float | None = None
+    """Inverse width of gauss (null: 30) and wire (null: 10); steepness of hosc (null: 8)."""
+    bias_scale: float | None = None
+    """Range of finer's first biases (null: as other biases); more lets in higher frequencies."""
+    detach: bool = True
+    """Leave finer's factor |z| + 1 out of gradients, as its authors do; then they are not the
+    derivative, and normals are wrong."""
+    tridiagonal: bool = False
+    """Give trainable-matrix two more diagonals."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1:
             raise ValueError(f"width and depth must be at least 1, got {self.width}, {self.depth}")
-        if any(not 0 <= skip < self.depth - 1 for skip in self.skips):
+        if any(not 0 <= skip < self.depth - 1 for skip in self.skips or ()):
             raise ValueError(
                 f"skips must lie in 0..{self.depth - 2} for depth {self.depth}, got {self.skips}; "
                 "use [] for none"
             )
+        self.shape()
+
+    def shape(self) -> Activation:
+        """The settings that belong to the activation."""
+        return Activation(
+            self.activation,
+            self.omega,
+            self.first_omega,
+            self.scale,
+            self.bias_scale,
+            self.detach,
+            self.tridiagonal,
+        )
+
+    def resolved(self) -> tuple[Spec, tuple[int, ...]]:
+        """Encoding and skips, also where they are None."""
+        encoding, skips = self.encoding, self.skips
+        encoded = self.activation in ENCODED
+        if skips is None:
+            skips = (NERF_SKIP,) if encoded and self.depth > NERF_SKIP + 1 else ()
+        if encoding is None:
+            encoding = {"type": "frequency", "levels": self.levels}
+            encoding = encoding if encoded else {"type": "identity"}
+        return encoding, skips
 
 
 _NERF_HEADS = {
@@ -59,14 +98,19 @@ _NERF_HEADS = {
 _NERF_FIT = {"betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1}
 PRESETS = {
     "paper": {
-        "backbone": {"encoding": _frequencies(), "width": 256, "depth": 8, "skips": [4]},
+        "backbone": {
+            "encoding": {"type": "frequency", "levels": 10},
+            "width": 256,
+            "depth": 8,
+            "skips": [4],
+        },
         "field": _NERF_HEADS,
         "sampler": {"type": "hierarchical", "coarse_samples": 64, "fine_samples": 128},
         "fit": {**_NERF_FIT, "rays": 1024, "lr": 5e-4, "crop_steps": 500},
     },
     "cpu": {
         "backbone": {
-            "encoding": {"type": "frequency", "levels": 8},
+            "levels": 8,
             "width": 128,
             "depth": 4,
             "skips": [],
@@ -95,36 +139,24 @@ PRESETS = {
 
 
 @register("mlp", config=MLPConfig, paper="Mildenhall et al. 2020 (NeRF)", presets=PRESETS)
-class MLPBackbone(Backbone):
+class MLPBackbone(CoordinateMLP):
     """Dense layers over encoded coordinates, with skip connections of the encoding.
 
-    Glorot-uniform weights, zero biases. The features are the last layer's activations.
+    With ReLU: Glorot-uniform weights, zero biases. Other activations bring their own initial
+    values (`polyfield.fields.activations`).
     """
 
     def __init__(
         self, config: MLPConfig, in_dim: int = 3, generator: torch.Generator | None = None
     ):
-        super().__init__()
+        encoding, skips = config.resolved()
+        activation = config.shape()
+        super().__init__(in_dim, config.width, config.depth, activation, encoding, skips, generator)
         self.config = config
-        self.in_dim, self.out_dim = in_dim, config.width
-        self.encoding = build("encodings", config.encoding, in_dim=in_dim, generator=generator)
-        encoded, width = self.encoding.out_dim, config.width
-        inputs = [encoded] + [width] * (config.depth - 1)
-        for skip in config.skips:
-            inputs[skip + 1] += encoded
-        self.layers = nn.ModuleList(linear(n, width, generator=generator) for n in inputs)
 
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at x."""
-        code = out = self.encoding(x)
-        activate = ACTIVATIONS[self.config.activation]
-        for i, layer in enumerate(self.layers):
-            if i - 1 in self.config.skips:
-                out = torch.cat((code.to(out.dtype), out), -1)
-            out = activate(layer(out))
-        return out
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The layers, and what the encoding has to train."""
-        groups = [g for g in self.encoding.parameter_groups(lr) if g["params"]]
-        return [*groups, {"params": list(self.layers.parameters()), "lr": lr}]
+        if self.config.activation != "relu" or self.skips or self.width > WIDEST:
+            return super().forward(x)
+        weights, biases = zip(*[(layer.weight, layer.bias) for layer in self.layers], strict=True)
+        return small_mlp(self.encoding(x), weights, biases).relu()
