@@ -1,8 +1,7 @@
 """A layer of learnable activations: y_o = sum over i, k of C[k, i, o] b_k(u_i), u = squash(x).
 
 One layer for every family of `polyfield.fields.kan_bases`. x: inputs; u: squashed inputs;
-i, o, k: input, output, function; the functions' values are a table (size, in, points), which is
-never held for more than a block of points: it is cheap to compute again and slow to move.
+i, o, k: input, output, function.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from polyfield.fields import kan_bases as bases
+from polyfield.fields.kan_product import repeated, repeated_product, table_product
 
 Init = Literal["unit", "variance", "reference", "xavier"]
 Squash = Literal["tanh", "none", "norm"]
-# Values in a block's table: small enough for the cache, long enough for vector instructions.
-BLOCK = 2**21
 
 
 @dataclass(frozen=True)
@@ -144,87 +142,6 @@ def check_layer(basis: str, config: LayerConfig) -> None:
         )
 
 
-class _Product(torch.autograd.Function):
-    """The table's rows times a matrix, a block of points at a time."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, table: Callable[..., Tensor], u: Tensor, matrix: Tensor, *own: Tensor
-    ) -> Tensor:
-        ctx.table = table
-        ctx.save_for_backward(u, matrix, *own)
-        out = u.new_empty(u.shape[1], matrix.shape[1])
-        for points in _blocks(u, matrix):
-            torch.mm(table(u[:, points], *own).T, matrix, out=out[points])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # somebody asks for second derivatives
-            wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-            out = ctx.table(inputs[0], *inputs[2:]).T @ inputs[1]
-            found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-            return None, *(next(found) if need else None for need in needed)
-        sums = [
-            torch.zeros_like(t) if need else None for t, need in zip(inputs, needed, strict=True)
-        ]
-        for points in _blocks(inputs[0], inputs[1]):
-            _add_gradients(ctx.table, inputs, sums, points, grad[points])
-        return None, *sums
-
-
-def table_product(
-    table: Callable[..., Tensor],
-    u: Float[Tensor, "in_dim n"],
-    matrix: Float[Tensor, "rows out_dim"],
-    *own: Tensor,
-) -> Float[Tensor, "n out_dim"]:
-    """Transposed table times matrix, without ever holding the table of all points.
-
-    It is computed once more for the gradients, a block at a time, which is faster than keeping
-    it: moving it costs more than making it. Differentiable any number of times.
-
-    Args:
-        table: From a block of u, and `own`, to the values (rows, n) of its points.
-        u: Squashed inputs.
-        matrix: Coefficients.
-        own: Further tensors that the table depends on.
-    """
-    # high degrees need all the digits, also where the rest of a network runs on fewer
-    with torch.autocast(u.device.type, enabled=False):
-        return _Product.apply(table, u.to(matrix.dtype), matrix, *own)
-
-
-def _blocks(u: Tensor, matrix: Tensor) -> list[slice]:
-    """Points of each block; whole ones of one size, for the sake of the vector units."""
-    size = max(256, BLOCK // max(1, matrix.shape[0]))
-    return [slice(i, i + size) for i in range(0, u.shape[1], size)]
-
-
-def _add_gradients(
-    table: Callable[..., Tensor],
-    inputs: tuple[Tensor, ...],
-    sums: list[Tensor | None],
-    points: slice,
-    grad: Tensor,
-) -> None:
-    """Add a block's share to the gradients of u, matrix and the family's own parameters."""
-    u, matrix, *own = inputs
-    inner = [(u[:, points], sums[0] if sums[0] is None else sums[0][:, points])]
-    inner += list(zip(own, sums[2:], strict=True))
-    leaves = [t.detach().requires_grad_(s is not None) for t, s in inner]
-    with torch.enable_grad():
-        values = table(*leaves)
-    if sums[1] is not None:
-        sums[1].addmm_(values.detach(), grad)
-    wanted = [(leaf, s) for leaf, (_, s) in zip(leaves, inner, strict=True) if s is not None]
-    if wanted:
-        found = torch.autograd.grad(values, [leaf for leaf, _ in wanted], matrix @ grad.T)
-        for (_, total), share in zip(wanted, found, strict=True):
-            total += share
-
-
 @torch.no_grad()
 def unit_init(
     coefficients: Float[Tensor, "size in_dim out_dim"],
@@ -315,8 +232,14 @@ class KANLayer(nn.Module):
         return self.family.evaluate(self.squash(x), self.config, self.own)
 
     def expand(self, u: Float[Tensor, "in_dim n"]) -> Float[Tensor, "n out_dim"]:
-        """The sum over functions at squashed inputs, without bias, base and LayerNorm."""
+        """The sum over functions at squashed inputs, without bias, base and LayerNorm.
+
+        On the points of a pixel grid it is computed once for each coordinate that occurs.
+        """
         names, evaluate, config = tuple(self.own), self.family.evaluate, self.config
+        axes = None if names else repeated(u)
+        if axes is not None:
+            return repeated_product(lambda v: evaluate(v, config, {}), axes, self.coefficients)
 
         def table(u: Tensor, *own: Tensor) -> Tensor:
             return evaluate(u, config, dict(zip(names, own, strict=True))).flatten(0, 1)
