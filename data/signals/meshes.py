@@ -28,21 +28,25 @@ def read_mesh(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray,
     import trimesh
 
     try:
-        mesh = trimesh.load_mesh(path, process=False)
-        vertices = np.asarray(getattr(mesh, "vertices", ()), np.float64).reshape(-1, 3)
-        faces = np.asarray(getattr(mesh, "faces", ()), np.int64).reshape(-1, 3)
+        scene = trimesh.load_scene(path, process=False)
+        mesh = scene.to_mesh()
+        vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+        faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
+        points = sum(len(getattr(part, "vertices", ())) for part in scene.geometry.values())
     except _FAULTS as error:
         raise InputError(
             f"mesh {path} cannot be read ({error or type(error).__name__}); check that it is "
             "whole, or export it again as .ply or .obj"
         ) from error
-    if not len(faces):
-        what = (
-            f"{len(vertices)} points and no faces" if len(vertices) else "neither points nor faces"
-        )
+    if not len(faces) and not points:
         raise InputError(
-            f"mesh {path} has {what}: a shape needs a surface; reconstruct one, for example with "
-            "Poisson reconstruction in MeshLab"
+            f"mesh {path} cannot be read: no point and no face was found in it; check that it is "
+            "whole, or export it again as .ply or .obj"
+        )
+    if not len(faces):
+        raise InputError(
+            f"mesh {path} has {points} points and no faces: a shape needs a surface; reconstruct "
+            "one, for example with Poisson reconstruction in MeshLab"
         )
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise InputError(

@@ -23,12 +23,12 @@ _FEWEST = 256  # points that are worth a task of their own
 class TriangleTree:
     """A complete tree over triangles, halved along the longest axis of their centres.
 
-    triangles: (T, 3 corners, 3), leaf by leaf; starts: (leaves + 1,) first triangle of each leaf;
+    triangles: (T, 3 corners, 3), leaf by leaf; starts: first triangle of each leaf, and the end;
     boxes: (nodes, 2, 3) low and high; moments: (nodes, 7), see the kernel `windings`.
     """
 
     triangles: Float64[np.ndarray, "t 3 3"]
-    starts: Int[np.ndarray, "leaves+1"]
+    starts: Int[np.ndarray, "starts"]
     boxes: Float64[np.ndarray, "nodes 2 3"]
     moments: Float64[np.ndarray, "nodes 7"]
 
