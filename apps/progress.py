@@ -42,7 +42,7 @@ class FitProgress:
         """Show a metrics row or a held-out check."""
         self._write(row)
         if "check_psnr" in row:
-            self._check = f"  held-out {row['check_psnr']:.2f} dB"
+            self._check = f"  {row.get('check_of', 'held-out')} {row['check_psnr']:.2f} dB"
             return
         text = (
             f"step {row['step']}  loss {row['loss']:.5f}  {row['psnr']:.2f} dB{self._check}"

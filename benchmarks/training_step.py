@@ -17,10 +17,10 @@ import torch
 
 from polyfield import backend
 from polyfield.config import from_plain
-from polyfield.data.batches import PixelSource
 from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions, PosedImages
 from polyfield.run import RunDirectory
+from polyfield.training.images import ImagesTask
 from polyfield.training.model import Model
 from polyfield.training.photos import background_colour
 from polyfield.training.policies import default_policies
@@ -46,8 +46,7 @@ class Loop:
     """A fit without what it writes: its parts, and one step of it."""
 
     state: FitState
-    scene: PosedImages
-    source: PixelSource
+    task: ImagesTask
     run: RunDirectory
 
     def step(self) -> float:
@@ -57,7 +56,7 @@ class Loop:
         with backend.using(state.model.settings["backend"]):
             for policy in policies:
                 policy.before_step(state)
-            train_step(state, self.source, self.scene, self.run)
+            train_step(state, self.task, self.run)
             for policy in policies:
                 policy.after_step(state)
         return time.perf_counter() - start
@@ -78,7 +77,7 @@ def new_loop(scene: PosedImages, run: RunDirectory, name: str) -> Loop:
     model = Model(settings, "none" if scene.bounded else "sphere", host).train()
     state = FitState(model, make_optimiser(model, config), config, host, generator)
     state.rays, state.max_rays = config.rays, config.max_rays
-    return Loop(state, scene, PixelSource(scene, "train", device=device), run)
+    return Loop(state, ImagesTask(scene, scene.root, device), run)
 
 
 def warm_up(loop: Loop, seconds: float) -> dict[str, Any]:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-KEYS = ("scene", "settings", "contraction", "transform", "background", "up")
+KEYS = ("scene", "settings", "contraction")
+OF_IMAGES = ("transform", "background", "up")  # what posed images need on top
+OF_SIGNALS = ("signal",)
 
 
 class RunDirectory:
@@ -78,7 +80,9 @@ class RunDirectory:
                 f"{self.path} was made by Polyfield {config.get('polyfield')} (run format {made}); "
                 f"this is {__version__} (format {FORMAT}): upgrade Polyfield to open it"
             )
-        lacking = [key for key in KEYS if key not in config]
+        images = config.get("modality", "images") == "images"  # runs of 0.1 had nothing else
+        needed = (*KEYS, *(OF_IMAGES if images else OF_SIGNALS))
+        lacking = [key for key in needed if key not in config]
         if lacking:
             raise RunError(
                 f"{self.path / 'config.json'} lacks '{lacking[0]}'; it was edited or cut short: "

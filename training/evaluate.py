@@ -19,6 +19,7 @@ from polyfield.data.scene import LoadOptions, PosedImages, SceneTransform
 from polyfield.errors import ConfigError, InputError, MissingDependencyError, UnknownNameError
 from polyfield.run import RunDirectory
 from polyfield.training.cameras import read_cameras
+from polyfield.training.evaluate_signal import evaluate_signal
 from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
 from polyfield.training.photos import background_colour, photo
@@ -44,12 +45,14 @@ def evaluate(
     split: str = "test",
     downscale: int | None = None,
     every: int = 1,
+    rank: int | None = None,
     device: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Compare a run's renderings with held-out photos; writes eval.json and pictures.
 
-    Scores on another scene go to ``eval-NAME.json``, those of the run's own stay.
+    Scores on another scene go to ``eval-NAME.json``, those with fewer components to
+    ``eval-rank-R.json``; those of the run's own stay. Signals: see `evaluate_signal`.
 
     Args:
         run: Run directory.
@@ -57,6 +60,7 @@ def evaluate(
         split: ``test``, ``val`` or ``train``.
         downscale: Divide image sizes by this (None: as fitted).
         every: Use every n-th view of the split.
+        rank: Components of a factored backbone to use (None: all).
         device: Where to render.
         progress: Called with a line per view.
 
@@ -74,17 +78,20 @@ def evaluate(
         raise UnknownNameError("split", split, SPLITS)
     directory = RunDirectory(run)
     config = directory.read_config()
-    model = load(run, device)
+    if config.get("modality", "images") != "images":
+        return evaluate_signal(run, scene=scene, rank=rank, device=device, progress=progress)
+    model = load(run, device, rank=rank)
     loaded = load_for_run(config, scene, split, downscale)
     loaded = replace(loaded, cameras=read_cameras(directory).in_run_coordinates(loaded.cameras))
     views = loaded.splits[split][::every]
     if not views:
         raise InputError(f"{scene} has no '{split}' views; choose another --split")
     name = "eval" if scene is None else f"eval-{loaded.name}"
+    name = name if rank is None else f"{name}-rank-{rank}"
     folder = directory.renders / f"{name}-{split}"
     rows, seconds, lpips = _evaluate_views(model, loaded, views, folder, progress or _silent)
     downscale = downscale or config["settings"]["data"]["downscale"]
-    asked = {"downscale": downscale, "every": every, "views": len(rows)}
+    asked = {"downscale": downscale, "every": every, "views": len(rows), "rank": rank}
     result = {
         "run": str(run),
         "split": split,

@@ -21,22 +21,19 @@ import torch
 
 from polyfield import backend
 from polyfield._version import __version__
-from polyfield.config import from_plain, merge, to_plain
-from polyfield.data.batches import PixelSource
-from polyfield.data.load import load_scene
-from polyfield.data.scene import LoadOptions, PosedImages
+from polyfield.config import from_plain, merge
 from polyfield.errors import ConfigError, InputError, Interrupted, RunError
-from polyfield.registry import lookup
 from polyfield.run import RunDirectory
-from polyfield.training.cameras import write_cameras
 from polyfield.training.interrupt import StopRequest
 from polyfield.training.memory import available_bytes, is_out_of_memory
 from polyfield.training.model import Model, pick_device
 from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
-from polyfield.training.settings import FitConfig, complete, resolve
+from polyfield.training.settings import FitConfig, complete
 from polyfield.training.state import FitState, load_state, make_generators, make_optimiser
 from polyfield.training.step import train_step
+from polyfield.training.task import Task
+from polyfield.training.tasks import open_task, reopen_task
 from polyfield.training.warmup import get_ready
 
 logger = logging.getLogger("polyfield")
@@ -45,9 +42,11 @@ RESUMABLE = {"fit", "losses", "backend", "threads"}
 
 @dataclass(frozen=True)
 class FitResult:
-    """Figures of a finished fit: `rays` and `samples` are totals, `bytes` the weights file's."""
+    """Figures of a finished fit: `rays` (or points of a signal) and `samples` are totals, `bytes`
+    the weights file's; modality: ``images``, or a signal's."""
 
     run: str
+    modality: str
     steps: int
     seconds: float
     rays: int
@@ -94,14 +93,13 @@ def fit(
         raise RunError(f"{run.path} holds other files and no run; choose a new or empty folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
-    loaded = load_scene(scene, _load_options(user, preset, target))
-    chosen = resolve(user, preset=preset, unbounded=not loaded.bounded, device=target.type)
-    state = _new_state(chosen, loaded, target)
+    task, chosen = open_task(scene, user, preset, target)
+    state = _new_state(chosen, task, target)
     run.create()
     run.truncate_metrics(-1)  # of a run that was stopped before its first save
-    run.write_config(_describe(scene, loaded, chosen, target))
-    write_cameras(run, loaded)
-    return _train(run, loaded, state, progress)
+    run.write_config(_describe(task, chosen, target))
+    task.write(run)
+    return _train(run, task, state, progress)
 
 
 def resume(
@@ -135,28 +133,17 @@ def resume(
     settings = complete(merge(config["settings"], settings or {}))
     if minutes is not None or steps is not None:
         settings = merge(settings, {"fit": _budget(minutes, steps, {})})
-    loaded = load_scene(config["scene"]["path"], from_plain(LoadOptions, settings["data"], "data"))
-    if loaded.content_hash != config["scene"]["content_hash"]:
+    target = pick_device(device)
+    task = reopen_task(config, settings, target)
+    if task.describe()["scene"]["content_hash"] != config["scene"]["content_hash"]:
         raise RunError(f"{config['scene']['path']} has changed since {run.path} was made; fit anew")
-    state = _new_state(settings, loaded, pick_device(device))
+    state = _new_state(settings, task, target)
     load_state(run, state)
     if state.finished:
         logger.warning("%s is finished; a larger total of minutes or steps extends it", run.path)
     run.truncate_metrics(state.step)
     run.write_config({**config, "settings": settings})
-    return _train(run, loaded, state, progress)
-
-
-def _load_options(user: Mapping[str, Any], preset: str | None, device: torch.device) -> LoadOptions:
-    """Check all settings before anything is read: the scene may or may not have an end."""
-    try:
-        first = resolve(user, preset=preset, device=device.type)
-    except ConfigError as error:
-        try:
-            first = resolve(user, preset=preset, unbounded=True, device=device.type)
-        except ConfigError:
-            raise error from None
-    return from_plain(LoadOptions, first["data"], "data")
+    return _train(run, task, state, progress)
 
 
 def _budget(minutes: float | None, steps: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,16 +154,10 @@ def _budget(minutes: float | None, steps: int | None, given: Mapping[str, Any]) 
     return {"minutes": 5.0 if minutes is None and steps is None else minutes, "steps": steps}
 
 
-def _new_state(settings: Mapping[str, Any], scene: PosedImages, device: torch.device) -> FitState:
+def _new_state(settings: Mapping[str, Any], task: Task, device: torch.device) -> FitState:
     config = from_plain(FitConfig, settings["fit"], "fit")
-    needed = lookup("renderers", settings["renderer"]["type"]).traits["field"]
-    if settings["field"]["type"] != needed:
-        raise ConfigError(
-            f"renderer '{settings['renderer']['type']}' needs a {needed} field, "
-            f"got '{settings['field']['type']}'"
-        )
     host, generator = make_generators(settings["seed"], device)
-    contraction = "none" if scene.bounded else "sphere"
+    contraction = task.describe()["contraction"]
     try:
         model = Model(settings, contraction, host).to(device).train()
     except (MemoryError, RuntimeError) as error:
@@ -184,21 +165,21 @@ def _new_state(settings: Mapping[str, Any], scene: PosedImages, device: torch.de
             raise
         raise InputError(f"no memory for the model ({error}); make it smaller") from error
     state = FitState(model, make_optimiser(model, config), config, host, generator)
-    state.rays = min(config.rays, config.max_rays)
+    state.rays = min(task.batch_size(config), config.max_rays)
     state.max_rays = config.max_rays
     for policy in default_policies():
         policy.check(state)
-    _check_memory(scene, state)
+    _check_memory(state)
     return state
 
 
-def _check_memory(scene: PosedImages, state: FitState) -> None:
+def _check_memory(state: FitState) -> None:
     """Refuse what cannot fit: parameters with gradient, moments and a copy, and a batch."""
     config = state.config
     most = max(config.target_samples or 0, config.target_samples_final or 0)
     needed = 20 * state.model.parameter_count + 2048 * (most or config.rays * 64)
     free = available_bytes()
-    logger.info("memory: about %d MB, images %d MB on disk", needed >> 20, scene.memory_bytes >> 20)
+    logger.info("memory: about %d MB", needed >> 20)
     if free is not None and needed > free and state.model.device.type == "cpu":
         raise InputError(
             f"the fit needs about {needed >> 20} MB and {free >> 20} MB are free; lower fit.rays, "
@@ -206,27 +187,10 @@ def _check_memory(scene: PosedImages, state: FitState) -> None:
         )
 
 
-def stored_path(scene: str | Path) -> str:
-    """A scene as it is written into a run: absolute, unless it is a sample."""
-    sample = str(scene).startswith("sample:")
-    return str(scene) if sample else str(Path(scene).expanduser().resolve())
-
-
-def _describe(
-    path: str | Path, scene: PosedImages, settings: Mapping[str, Any], device: torch.device
-) -> dict[str, Any]:
+def _describe(task: Task, settings: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {
-        "scene": {
-            "path": stored_path(path),
-            "format": scene.report.format,
-            "content_hash": scene.content_hash,
-            "splits": {name: len(views) for name, views in scene.splits.items()},
-        },
+        **task.describe(),
         "settings": dict(settings),
-        "contraction": "none" if scene.bounded else "sphere",
-        "transform": to_plain(scene.transform),
-        "background": scene.background,
-        "up": [float(v) for v in scene.up],
         "device": str(device),
         "versions": {
             "polyfield": __version__,
@@ -237,12 +201,9 @@ def _describe(
     }
 
 
-def _train(
-    run: RunDirectory, scene: PosedImages, state: FitState, progress: Progress | None
-) -> FitResult:
-    policies, recorder = default_policies(), Recorder(run, scene, progress)
+def _train(run: RunDirectory, task: Task, state: FitState, progress: Progress | None) -> FitResult:
+    policies, recorder = default_policies(), Recorder(run, task, progress)
     config = run.read_config()
-    source = PixelSource(scene, "train", device=state.model.device)
     settings = state.model.settings
     with (
         _logging_to(run),
@@ -250,15 +211,15 @@ def _train(
         StopRequest() as stop,
         backend.using(settings["backend"]),
     ):
-        _announce(scene, state)
+        _announce(task, state)
         if not state.finished:
-            _prepare(state, source, scene, stop)
+            _prepare(state, task, stop)
         clock = time.monotonic()
         while not state.finished:
             before = state.fraction
             for policy in policies:
                 policy.before_step(state)
-            train_step(state, source, scene, run)
+            train_step(state, task, run)
             for policy in policies:
                 policy.after_step(state)
             state.seconds += time.monotonic() - clock
@@ -278,9 +239,9 @@ def _train(
         return _finish(run, state)
 
 
-def _prepare(state: FitState, source: PixelSource, scene: PosedImages, stop: StopRequest) -> None:
+def _prepare(state: FitState, task: Task, stop: StopRequest) -> None:
     try:
-        get_ready(state, source, scene)
+        get_ready(state, task)
     except RuntimeError:
         if stop.insisted:  # compilers turn an interrupt into errors of their own
             raise KeyboardInterrupt from None
@@ -314,19 +275,18 @@ def _threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _announce(scene: PosedImages, state: FitState) -> None:
-    for warning in scene.report.warnings:
+def _announce(task: Task, state: FitState) -> None:
+    about, settings = task.about, state.model.settings
+    for warning in about.warnings:
         logger.warning("%s", warning)
-    counts = ", ".join(f"{len(views)} {name}" for name, views in scene.splits.items() if views)
-    settings = state.model.settings
     if (settings["threads"] or 1) > (os.cpu_count() or 1):
         logger.warning("%d threads on %d cores only wait for each other", settings["threads"],
                        os.cpu_count())  # fmt: skip
+    renderer = f", {settings['renderer']['type']} renderer" if "renderer" in settings else ""
     logger.info(
-        "%s (%s): %s views; %s with %s parameters, %s renderer, on %s%s",
-        scene.name, scene.report.format, counts, settings["backbone"]["type"],
-        f"{state.model.parameter_count:,}", settings["renderer"]["type"], state.model.device,
-        f", from step {state.step}" if state.step else "",
+        "%s; %s with %s parameters%s, on %s%s",
+        about.line, settings["backbone"]["type"], f"{state.model.parameter_count:,}", renderer,
+        state.model.device, f", from step {state.step}" if state.step else "",
     )  # fmt: skip
 
 
@@ -342,6 +302,7 @@ def _finish(run: RunDirectory, state: FitState) -> FitResult:
     rows = [row for row in run.metrics() if "loss" in row]
     result = FitResult(
         run=str(run.path),
+        modality=run.read_config().get("modality", "images"),
         steps=state.step,
         seconds=round(state.seconds, 2),
         rays=int(state.totals.get("rays", 0)),

@@ -1,8 +1,12 @@
 """Losses: functions of what was rendered and what was measured, found by name.
 
-A loss is ``(rendered, batch, field) -> scalar``; the ``losses`` settings give each a weight.
-``batch.targets["rgb"]`` is composited over the same background as the rendering. A loss whose
-inputs are absent (no proposals, no depth) returns zero.
+The ``losses`` settings give each a weight. What a loss is given depends on what it is registered
+to be ``of``:
+
+- ``values``: ``(prediction, truth)``, colours of rays or values of a signal, and nothing else;
+- ``rendering``: ``(rendered, batch, field)``; ``batch.targets["rgb"]`` is composited over the same
+  background as the rendering. Where inputs are absent (no proposals, no depth) it returns zero;
+- ``field``: ``(field,)``, penalties of what is fitted.
 """
 
 from __future__ import annotations
@@ -20,32 +24,39 @@ from polyfield.renderers.pdf import interlevel_loss
 from polyfield.renderers.types import Rendered
 
 Scalar = Float[Tensor, ""]
+Values = Float[Tensor, "n channels"]
 
 
 def _zero(rendered: Rendered) -> Scalar:
     return rendered.rgb.new_zeros(())
 
 
-@register("mse", kind="losses", paper="Mildenhall et al. 2020")
-def mse(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
-    """Mean squared colour error over rays and channels."""
-    return (rendered.rgb - batch.targets["rgb"]).square().mean()
+@register("mse", kind="losses", paper="Mildenhall et al. 2020", of="values")
+def mse(prediction: Values, truth: Values) -> Scalar:
+    """Mean squared error over rays or points and channels."""
+    return (prediction - truth).square().mean()
 
 
-@register("huber", kind="losses", paper="Müller et al. 2022")
-def huber(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
-    """Squared colour error up to 0.1, linear beyond (delta 0.1, divided by 5)."""
-    error = (rendered.rgb - batch.targets["rgb"]).abs()
+@register("l1", kind="losses", paper="", of="values")
+def l1(prediction: Values, truth: Values) -> Scalar:
+    """Mean absolute error."""
+    return (prediction - truth).abs().mean()
+
+
+@register("huber", kind="losses", paper="Müller et al. 2022", of="values")
+def huber(prediction: Values, truth: Values) -> Scalar:
+    """Squared error up to 0.1, linear beyond (delta 0.1, divided by 5)."""
+    error = (prediction - truth).abs()
     return torch.where(error <= 0.1, error.square(), (error - 0.05) / 5).mean()
 
 
-@register("charbonnier", kind="losses", paper="Barron et al. 2022")
-def charbonnier(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
-    """Smooth absolute colour error sqrt(e^2 + 0.001^2)."""
-    return ((rendered.rgb - batch.targets["rgb"]).square() + 1e-6).sqrt().mean()
+@register("charbonnier", kind="losses", paper="Barron et al. 2022", of="values")
+def charbonnier(prediction: Values, truth: Values) -> Scalar:
+    """Smooth absolute error sqrt(e^2 + 0.001^2)."""
+    return ((prediction - truth).square() + 1e-6).sqrt().mean()
 
 
-@register("coarse", kind="losses", paper="Mildenhall et al. 2020")
+@register("coarse", kind="losses", paper="Mildenhall et al. 2020", of="rendering")
 def coarse(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Mean squared colour error of the coarse pass of a hierarchical sampler."""
     first: Rendered | None = rendered.extras.get("coarse")
@@ -55,7 +66,7 @@ def coarse(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     return (first.rgb + behind - batch.targets["rgb"]).square().mean()
 
 
-@register("interlevel", kind="losses", paper="Barron et al. 2022")
+@register("interlevel", kind="losses", paper="Barron et al. 2022", of="rendering")
 def interlevel(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Proposal histograms must bound the final weights; only the proposals get gradients."""
     proposals = rendered.extras.get("proposals", [])
@@ -68,7 +79,7 @@ def interlevel(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     return total / len(proposals)
 
 
-@register("distortion", kind="losses", paper="Barron et al. 2022")
+@register("distortion", kind="losses", paper="Barron et al. 2022", of="rendering")
 def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Spread of the weights along each ray, in a distance that runs from 0 to 1 (equation 15).
 
@@ -84,14 +95,14 @@ def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     return distortion_loss(weights, s0, s1, intervals.ray_indices, intervals.n_rays).mean()
 
 
-@register("opacity-entropy", kind="losses", paper="Kim et al. 2022")
+@register("opacity-entropy", kind="losses", paper="Kim et al. 2022", of="rendering")
 def opacity_entropy(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Binary entropy of the ray opacity: pushes rays to be empty or full."""
     p = rendered.opacity.clamp(1e-4, 1 - 1e-4)
     return -(p * p.log() + (1 - p) * (1 - p).log()).mean()
 
 
-@register("alpha", kind="losses", paper="")
+@register("alpha", kind="losses", paper="", of="rendering")
 def alpha(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Mean squared error of the opacity against the image's alpha channel."""
     if "alpha" not in batch.targets:
@@ -99,7 +110,7 @@ def alpha(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     return (rendered.opacity - batch.targets["alpha"]).square().mean()
 
 
-@register("depth", kind="losses", paper="")
+@register("depth", kind="losses", paper="", of="rendering")
 def depth(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     """Mean absolute depth error in scene units where the batch has depth (0: unknown)."""
     truth = batch.targets.get("depth")
@@ -110,8 +121,7 @@ def depth(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
     return error.sum() / known.sum().clamp_min(1)
 
 
-@register("regularisation", kind="losses", paper="")
-def regularisation(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
+@register("regularisation", kind="losses", paper="", of="field")
+def regularisation(field: Any) -> Scalar:
     """Sum of the backbone's own penalties."""
-    terms = field.regularisation()
-    return sum(terms.values(), _zero(rendered))
+    return sum(field.regularisation().values(), next(field.parameters()).new_zeros(()))

@@ -41,9 +41,10 @@ class Model(nn.Module):
         self.settings = settings
         self.contraction = contraction
         self.field = self._make_field(settings["backbone"], generator)
-        entry = lookup("renderers", settings["renderer"]["type"])
-        self._renderer: Callable[..., Rendered] = entry.target
-        self._options = configure("renderers", settings["renderer"])
+        if "renderer" in settings:  # a signal has none
+            entry = lookup("renderers", settings["renderer"]["type"])
+            self._renderer: Callable[..., Rendered] = entry.target
+            self._options = configure("renderers", settings["renderer"])
         self.sampler: nn.Module | None = None
         if "sampler" in settings:
             self.sampler = build(
@@ -55,7 +56,7 @@ class Model(nn.Module):
             )
 
     def _make_field(self, backbone: Spec, generator: torch.Generator | None) -> nn.Module:
-        in_dim = lookup("fields", self.settings["field"]["type"]).traits.get("in_dim", 3)
+        in_dim = self.settings["field"].get("dims", 3)
         made = build("backbones", backbone, in_dim=in_dim, generator=generator)
         return build(
             "fields",
@@ -87,6 +88,16 @@ class Model(nn.Module):
                 self.field, rays, self.sampler, self._options,
                 background=background, generator=generator,
             )  # fmt: skip
+
+    def values(self, x: Float[Tensor, "*n dims"]) -> Float[Tensor, "*n channels"]:
+        """Values of a signal's field at coordinates in [-1, 1]."""
+        with backend.using(self.settings["backend"]):
+            return self.field(x)
+
+    def grid(self, axes: list[Float[Tensor, "_"]]) -> Float[Tensor, "*shape channels"] | None:
+        """Values on a grid of coordinates per axis, if the field has a separable way to them."""
+        with backend.using(self.settings["backend"]):
+            return self.field.grid(axes)
 
     @torch.no_grad()
     def render(
@@ -193,16 +204,23 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def load(run: str | Path, device: str = "auto", settings: Mapping[str, Any] | None = None) -> Model:
+def load(
+    run: str | Path,
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    rank: int | None = None,
+) -> Model:
     """Open a fitted run for rendering; needs neither the images nor the machine it was made on.
 
     Args:
         run: The run directory.
         device: Where to put it.
         settings: Settings laid over the stored ones (a sampler's resolution, say).
+        rank: Keep this many components of a factored backbone only (None: all).
 
     Raises:
         RunError: Not a run, damaged, or made by a newer version.
+        ConfigError: The backbone has no ranks, or not so many.
     """
     directory = RunDirectory(run)
     config = directory.read_config()
@@ -213,4 +231,6 @@ def load(run: str | Path, device: str = "auto", settings: Mapping[str, Any] | No
     except KeyError as error:
         raise RunError(f"{run}/config.json lacks {error}; it was edited or cut short") from error
     model.load_tensors(tensors, sizes)
+    if rank is not None:
+        model.field.slim(rank)
     return model.to(pick_device(device)).eval()

@@ -80,7 +80,7 @@ class FollowField(BasePolicy):
     def before_step(self, state: FitState) -> None:
         """Update the sampler."""
         if state.model.sampler is not None:
-            state.model.sampler.anneal(state.fraction)
+            state.model.sampler.schedule(state.fraction)
             state.model.sampler.update(state.model.field, state.step, state.generator)
 
 

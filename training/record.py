@@ -7,26 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from polyfield.data.scene import PosedImages
 from polyfield.run import RunDirectory
-from polyfield.training.metrics import psnr
-from polyfield.training.photos import background_colour, photo
-from polyfield.training.pictures import save_picture, side_by_side
 from polyfield.training.state import FitState, save_state
+from polyfield.training.task import Task
 
 Progress = Callable[[dict[str, Any]], None]
-PREVIEW_PIXELS = 150 * 150
 
 
 class Recorder:
     """Writes metrics rows every ``log_every`` steps, checks and saves on their schedules."""
 
-    def __init__(self, run: RunDirectory, scene: PosedImages, progress: Progress | None = None):
+    def __init__(self, run: RunDirectory, task: Task, progress: Progress | None = None):
         self.run = run
-        self.scene = scene
+        self.task = task
         self.progress = progress
         self.saved_at = time.monotonic()
 
@@ -60,16 +53,11 @@ class Recorder:
             self.progress({**row, "fraction": state.fraction})
 
     def check(self, state: FitState) -> None:
-        """Render a held-out view, coarsely, and keep the picture beside the photo."""
-        view = next(iter(self.scene.splits["test"]), None)
-        if view is None:
+        """Look at something held out."""
+        found = self.task.check(state, self.run)
+        if not found:
             return
-        state.model.eval()
-        truth, prediction = preview(state, self.scene, view)
-        state.model.train()
-        score = psnr(prediction, truth)
-        save_picture(self.run.renders / "preview.png", side_by_side([truth, prediction]))
-        row = {"step": state.step, "check_view": self.scene.names[view], "check_psnr": score}
+        row = {"step": state.step, **found}
         self.run.append_metrics(row)
         if self.progress:
             self.progress({**row, "fraction": state.fraction})
@@ -78,14 +66,3 @@ class Recorder:
         """Save everything needed to go on."""
         save_state(self.run, state)
         self.saved_at = time.monotonic()
-
-
-@torch.no_grad()
-def preview(state: FitState, scene: PosedImages, view: int) -> tuple[Tensor, Tensor]:
-    """Photo and rendering of every k-th pixel of a view, (h, w, 3) each on the CPU."""
-    image = photo(scene, view)
-    stride = max(1, math.ceil(math.sqrt(image.shape[0] * image.shape[1] / PREVIEW_PIXELS)))
-    rays = scene.cameras.image_rays(view)[::stride, ::stride]
-    background = background_colour(scene, state.model.device)
-    rendered = state.model.render(rays, background)["rgb"].cpu()
-    return image[::stride, ::stride], rendered.clamp(0, 1)

@@ -31,7 +31,8 @@ PATHS = ("orbit", "spiral", "train", "test")
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What to render: `path` is a name of `PATHS` or a JSON file; sizes None mean the run's own."""
+    """What to render: `path` is a name of `PATHS` or a JSON file; sizes None mean the run's own;
+    rank: components of a factored backbone to use (None: all)."""
 
     path: str = "orbit"
     frames: int = 60
@@ -39,6 +40,7 @@ class RenderOptions:
     height: int | None = None
     fps: int = 24
     depth: bool = True
+    rank: int | None = None
 
 
 def render(
@@ -70,7 +72,7 @@ def render(
     _check(options, out)
     directory = RunDirectory(run)
     config = directory.read_config()
-    model = load(run, device)
+    model = load(run, device, rank=options.rank)
     cameras = _cameras(directory, config, options)
     background = torch.full((3,), BACKGROUNDS[config["background"]], device=model.device)
     make_folder(out.parent)

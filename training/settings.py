@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from polyfield.config import from_plain, merge, to_plain
 from polyfield.data.scene import LoadOptions
+from polyfield.data.signal import SignalOptions
 from polyfield.errors import ConfigError, UnknownNameError
 from polyfield.registry import configure, lookup, names
 
@@ -37,6 +38,8 @@ class FitConfig:
     """Total training time in minutes of wall clock; schedules anneal to it."""
     rays: int = 4096
     """Rays per step at the start."""
+    points: int = 16384
+    """Points per step, of signals."""
     target_samples: int | None = None
     """Samples per step to hold by adapting the number of rays (None: rays stay as they are)."""
     target_samples_final: int | None = None
@@ -74,6 +77,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         positive = {
             "rays": self.rays,
+            "points": self.points,
             "max_rays": self.max_rays,
             "lr": self.lr,
             "log_every": self.log_every,
@@ -112,14 +116,7 @@ def resolve(
     Raises:
         UnknownNameError, ConfigError: A name or value is wrong.
     """
-    for key in user:
-        if key not in SECTIONS and key not in VALUES:
-            raise UnknownNameError("settings section", key, [*SECTIONS, *VALUES])
-        if key in SECTIONS and not isinstance(user[key], Mapping):
-            raise ConfigError(
-                f"'{key}' holds settings, got {user[key]!r}; use --set {key}.NAME=VALUE "
-                f"(a component's name is {key}.type)"
-            )
+    _check_sections(user)
     types = _component_types(user)
     chosen = [preset or ("cpu" if device == "cpu" else "paper"), *(["unbounded"] * unbounded)]
     known = lookup("backbones", types["backbone"]).presets
@@ -134,6 +131,61 @@ def resolve(
     base = {kind: {"type": name} for kind, name in types.items()}
     base |= {"fit": {}, "data": {}, "losses": {"mse": 1.0}, **VALUES}
     return complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
+
+
+def resolve_signal(
+    user: Mapping[str, Any], modality: str, dims: int, channels: int, *, preset: str | None = None
+) -> dict[str, Any]:
+    """Complete plain settings for fitting a signal: no rays, so no renderer and no sampler.
+
+    Args:
+        user: As in `resolve`.
+        modality: Of the signal: the backbone's presets ``signal`` and then this one are layers.
+        dims: Number of coordinates.
+        channels: Number of values.
+        preset: Another preset of the backbone instead, of which only what concerns backbone,
+            fit and losses is taken.
+
+    Raises:
+        UnknownNameError, ConfigError: A name or value is wrong.
+    """
+    _check_sections(user)
+    for section in ("renderer", "sampler"):
+        if section in user:
+            raise ConfigError(
+                f"a signal is fitted without a {section}; leave out what sets '{section}'"
+            )
+    types = {"field": "signal", "backbone": _type(user, "backbone", DEFAULT_BACKBONE)}
+    known = lookup("backbones", types["backbone"]).presets
+    if preset is not None and preset not in known:
+        raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
+    chosen = ["signal", modality] if preset is None else [preset]
+    layers = [
+        {section: value for section, value in known[name].items() if section != "data"}
+        for name in chosen
+        if name in known
+    ]
+    base: dict[str, Any] = {
+        "field": {"type": "signal", "dims": dims, "channels": channels},
+        "backbone": {"type": types["backbone"]},
+        **{"fit": {}, "data": {}, "losses": {"mse": 1.0}, **VALUES},
+    }
+    settings = complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
+    for name, value in (("dims", dims), ("channels", channels)):
+        if settings["field"][name] != value:
+            raise ConfigError(f"field.{name} is {value} in this signal; leave it out")
+    return settings
+
+
+def _check_sections(user: Mapping[str, Any]) -> None:
+    for key in user:
+        if key not in SECTIONS and key not in VALUES:
+            raise UnknownNameError("settings section", key, [*SECTIONS, *VALUES])
+        if key in SECTIONS and not isinstance(user[key], Mapping):
+            raise ConfigError(
+                f"'{key}' holds settings, got {user[key]!r}; use --set {key}.NAME=VALUE "
+                f"(a component's name is {key}.type)"
+            )
 
 
 def _component_types(user: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,8 +236,10 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
             config = configure(kind, spec)
             settings[section] = {"type": spec["type"], **(to_plain(config) if config else {})}
     settings["fit"] = to_plain(from_plain(FitConfig, settings["fit"], "fit"))
-    settings["data"] = to_plain(from_plain(LoadOptions, settings["data"], "data"))
-    _check_losses(settings["losses"])
+    signal = settings["field"]["type"] == "signal"
+    options: type = SignalOptions if signal else LoadOptions
+    settings["data"] = to_plain(from_plain(options, settings["data"], "data"))
+    _check_losses(settings["losses"], signal)
     if settings["backend"] not in BACKENDS:
         raise UnknownNameError("backend", str(settings["backend"]), BACKENDS)
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
@@ -196,11 +250,13 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check_losses(losses: Mapping[str, Any]) -> None:
+def _check_losses(losses: Mapping[str, Any], signal: bool) -> None:
     known = names("losses")
     for name, weight in losses.items():
         if name not in known:
             raise UnknownNameError("loss", name, known)
+        if signal and lookup("losses", name).traits["of"] == "rendering":
+            raise ConfigError(f"loss '{name}' compares renderings, and a signal is not rendered")
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight < math.inf:
             raise ConfigError(f"losses.{name} must be a weight >= 0, got {weight!r}")

@@ -1,4 +1,4 @@
-"""One optimisation step: rays, rendering, loss, gradients, update."""
+"""One optimisation step: measure a batch, gradients, update."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ import math
 import torch
 from torch import Tensor
 
-from polyfield.data.batches import Batch, PixelSource
-from polyfield.data.scene import PosedImages
 from polyfield.errors import TrainingError
-from polyfield.registry import lookup
-from polyfield.renderers.types import Rendered
 from polyfield.run import RunDirectory
 from polyfield.training.memory import is_out_of_memory
 from polyfield.training.model import Model
-from polyfield.training.photos import background_colour, with_background
 from polyfield.training.state import FitState, not_finite, save_state
+from polyfield.training.task import Task
 
 logger = logging.getLogger("polyfield")
 SMALLEST_BATCH = 64
 
 
-def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: RunDirectory) -> None:
+def train_step(state: FitState, task: Task, run: RunDirectory) -> None:
     """One optimisation step; halves the batch and tries again when memory runs out."""
     while True:
         try:
-            loss, figures = forward_backward(state, source, scene)
+            loss, figures = forward_backward(state, task)
             break
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or state.rays <= SMALLEST_BATCH:
@@ -45,39 +41,19 @@ def train_step(state: FitState, source: PixelSource, scene: PosedImages, run: Ru
               row_loss=figures["loss"], row_mse=figures["mse"])  # fmt: skip
 
 
-def forward_backward(
-    state: FitState, source: PixelSource, scene: PosedImages
-) -> tuple[Tensor, dict[str, float | int]]:
-    """Draw rays, render them and leave gradients; returns the loss and the step's figures."""
-    batch = source.sample(state.rays, state.host, centre_fraction=state.crop)
-    random = state.generator if scene.background == "random" else None
-    batch = with_background(batch, background_colour(scene), random)
-    precision = torch.bfloat16 if state.config.precision == "bfloat16" else None
-    with torch.autocast(state.model.device.type, precision, enabled=precision is not None):
-        rendered = state.model(batch.rays, batch.targets["background"], state.generator)
-    loss = total_loss(rendered, batch, state.model)
+def forward_backward(state: FitState, task: Task) -> tuple[Tensor, dict[str, float | int]]:
+    """Measure a batch and leave gradients; returns the loss and the step's figures."""
+    measured = task.measure(state)
     state.optimiser.zero_grad(set_to_none=True)
-    if loss.requires_grad:
-        loss.backward()
-    with torch.no_grad():
-        mse = (rendered.rgb.float() - batch.targets["rgb"]).square().mean()
+    if measured.loss.requires_grad:
+        measured.loss.backward()
     figures = {
-        "loss": float(loss.detach()),
-        "mse": float(mse),
-        "rays": len(batch.rays),
-        "samples": int(rendered.extras.get("samples", 0)),
+        "loss": float(measured.loss.detach()),
+        "mse": float(measured.mse),
+        "rays": measured.rays,
+        "samples": measured.samples,
     }
-    return loss, figures
-
-
-def total_loss(rendered: Rendered, batch: Batch, model: Model) -> Tensor:
-    """Weighted sum of the run's losses, a scalar."""
-    terms = [
-        weight * lookup("losses", name).target(rendered, batch, model.field)
-        for name, weight in model.settings["losses"].items()
-        if weight
-    ]
-    return sum(terms, rendered.rgb.new_zeros(()))
+    return measured.loss, figures
 
 
 def _check_finite(state: FitState, loss: Tensor, run: RunDirectory) -> None:

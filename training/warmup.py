@@ -7,18 +7,17 @@ import logging
 import threading
 import time
 
-from polyfield.data.batches import PixelSource
-from polyfield.data.scene import PosedImages
 from polyfield.training.memory import is_out_of_memory
 from polyfield.training.state import FitState, make_generators, make_optimiser
 from polyfield.training.step import forward_backward
+from polyfield.training.task import Task
 
 logger = logging.getLogger("polyfield")
 RAYS = 64
 PATIENCE = 3.0  # seconds after which the user is told what takes so long
 
 
-def get_ready(state: FitState, source: PixelSource, scene: PosedImages) -> float:
+def get_ready(state: FitState, task: Task) -> float:
     """Take a step with a copy of the model, so that the first real one is as fast as the rest.
 
     Compiling the CPU kernels takes half a minute the first time on a machine; the user is told.
@@ -36,7 +35,7 @@ def get_ready(state: FitState, source: PixelSource, scene: PosedImages) -> float
     begin = time.monotonic()
     note.start()
     try:
-        _trial_step(state, source, scene)
+        _trial_step(state, task)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -46,12 +45,12 @@ def get_ready(state: FitState, source: PixelSource, scene: PosedImages) -> float
     return time.monotonic() - begin
 
 
-def _trial_step(state: FitState, source: PixelSource, scene: PosedImages) -> None:
+def _trial_step(state: FitState, task: Task) -> None:
     model = copy.deepcopy(state.model)
     generators = make_generators(0, model.device)
     trial = FitState(model, make_optimiser(model, state.config), state.config, *generators)
     trial.rays = trial.max_rays = min(RAYS, state.rays)
     if model.sampler is not None:
         model.sampler.update(model.field, 0, trial.generator)
-    forward_backward(trial, source, scene)
+    forward_backward(trial, task)
     trial.optimiser.step()

@@ -23,6 +23,7 @@ from polyfield.apps.options import (
 @click.option("--split", default="test", show_default=True, help="test, val or train.")
 @click.option("--downscale", type=click.IntRange(min=1), help="Divide image sizes by this.")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Use every n-th view.")
+@click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
 @compose(device_option, threads_option, json_option)
 def command(run: Path, **options: Any) -> None:
     """Render the held-out views of RUN, score them, and write eval.json and pictures."""
@@ -31,7 +32,7 @@ def command(run: Path, **options: Any) -> None:
 
     result = evaluate(
         run, scene=options["scene"], split=options["split"], downscale=options["downscale"],
-        every=options["every"], device=options["device"],
+        every=options["every"], rank=options["rank"], device=options["device"],
         progress=lambda line: click.echo(line, err=True),
     )  # fmt: skip
     emit(result, options["as_json"], describe(result, run))
@@ -39,10 +40,23 @@ def command(run: Path, **options: Any) -> None:
 
 def describe(result: dict[str, Any], run: Path) -> str:
     """The summary for people."""
+    if "modality" in result:
+        return describe_signal(result, run)
     psnr = "identical" if result["psnr"] is None else f"{result['psnr']:.2f} dB"
     lpips = "not computed" if result["lpips"] is None else f"{result['lpips']:.4f}"
     return (
         f"{len(result['views'])} {result['split']} views: PSNR {psnr}  SSIM {result['ssim']:.4f}  "
         f"LPIPS {lpips}  ({result['seconds_per_view']:.2f} s per view)\n"
         f"photo | rendering | error in {run / 'renders' / ('eval-' + result['split'])}"
+    )
+
+
+def describe_signal(result: dict[str, Any], run: Path) -> str:
+    """The summary of a signal's scores for people."""
+    psnr = "identical" if result["psnr"] is None else f"{result['psnr']:.2f} dB"
+    more = [f"SSIM {result['ssim']:.4f}"] if result["ssim"] is not None else []
+    more += [f"{name} {result[name]:.4f}" for name in ("iou", "chamfer") if name in result]
+    return (
+        f"{result['modality']}, {result['psnr_of']}: PSNR {psnr}  {'  '.join(more)}\n"
+        f"truth | reconstruction in {run / 'renders' / 'side-by-side.png'}"
     )

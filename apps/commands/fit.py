@@ -20,7 +20,7 @@ from polyfield.apps.options import (
 )
 
 
-@click.command("fit", short_help="Fit a field to a scene.")
+@click.command("fit", short_help="Fit a field to a scene or a signal.")
 @click.argument("scene")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to write.")
 @click.option("--backbone", help="What holds the scene (polyfield list backbones).")
@@ -35,6 +35,8 @@ from polyfield.apps.options import (
 @compose(budget_options, set_option, device_option, threads_option, json_option)
 def command(scene: str, out: Path, **options: Any) -> None:
     """Fit a field to SCENE (a folder, a file, or sample:NAME) and write a run to --out.
+
+    SCENE may also be a signal: an image, a sound, a video, a volume or a mesh.
 
     Ctrl-C saves the run and leaves; 'polyfield resume RUN' goes on exactly where it was.
     """
@@ -68,7 +70,8 @@ def refuse_another_run(run: Any, scene: str, user: dict[str, Any]) -> None:
         ConfigError: Another scene, component, preset or setting is asked for.
     """
     from polyfield.errors import ConfigError
-    from polyfield.training.fit import RESUMABLE, stored_path
+    from polyfield.training.fit import RESUMABLE
+    from polyfield.training.task import stored_path
 
     config = run.read_config()
     asked = {"scene": stored_path(scene)}
@@ -110,10 +113,14 @@ def settings_from(options: dict[str, Any]) -> dict[str, Any]:
 
 def describe(result: Any) -> str:
     """A fit's figures and what to do next."""
+    images = result.modality == "images"
+    files = {"image": "out.png", "audio": "out.wav", "video": "out.mp4", "volume": "out.npy"}
+    then = "--path orbit --out orbit.mp4"
+    if not images:
+        then = f"--out {files.get(result.modality, 'out.ply')}"
     return (
         f"{result.run}: {result.steps} steps in {result.seconds:.0f} s, training PSNR "
-        f"{result.psnr:.2f} dB, {result.rays_per_second:,.0f} rays/s, "
+        f"{result.psnr:.2f} dB, {result.rays_per_second:,.0f} {'rays' if images else 'points'}/s, "
         f"{result.parameters:,} parameters, {result.bytes / 2**20:.1f} MB\n"
-        f"next: polyfield eval {result.run}   or   "
-        f"polyfield render {result.run} --path orbit --out orbit.mp4"
+        f"next: polyfield eval {result.run}   or   polyfield render {result.run} {then}"
     )

@@ -22,22 +22,42 @@ from polyfield.apps.options import (
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="FILE.mp4 or a folder.")
 @click.option("--path", default="orbit", show_default=True,
               help="orbit, spiral, train, test, or a JSON file of cameras.")  # fmt: skip
-@click.option("--frames", type=click.IntRange(min=1), default=60, show_default=True)
+@click.option("--frames", type=click.IntRange(min=1), help="Default: 60, or the video's own.")
 @click.option("--width", type=click.IntRange(min=1), help="Pixels (default: the scene's).")
 @click.option("--height", type=click.IntRange(min=1), help="Pixels (default: in proportion).")
 @click.option("--fps", type=click.IntRange(min=1), default=24, show_default=True)
 @click.option("--depth/--no-depth", default=True, show_default=True, help="Depth beside colour.")
+@click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
 @compose(device_option, threads_option, json_option)
 def command(run: Path, out: Path, **options: Any) -> None:
-    """Render RUN along a camera path: colour, and depth beside it."""
+    """Render RUN along a camera path: colour, and depth beside it.
+
+    A run fitted to a signal (image, audio, video, volume, shape) is written back to FILE, at its
+    own size or another.
+    """
     prepare_process(options["threads"])
+    from polyfield.run import RunDirectory
     from polyfield.training.render import RenderOptions, render
 
-    names = ("path", "frames", "width", "height", "fps", "depth")
-    chosen = RenderOptions(**{name: options[name] for name in names})
+    if RunDirectory(run).read_config().get("modality", "images") != "images":
+        return _render_signal(run, out, options)
+    names = ("path", "width", "height", "fps", "depth", "rank")
+    chosen = RenderOptions(
+        frames=options["frames"] or 60, **{name: options[name] for name in names}
+    )
     result = render(run, out, chosen, device=options["device"], progress=_show)
     text = f"{result['frames']} frames of {result['width']}x{result['height']} in {out}"
     emit(result, options["as_json"], f"{text} ({result['seconds_per_frame']:.2f} s each)")
+
+
+def _render_signal(run: Path, out: Path, options: dict[str, Any]) -> None:
+    from polyfield.training.render_signal import render_signal
+
+    sizes = {name: options[name] for name in ("width", "height", "frames")}
+    result = render_signal(run, out, shape=sizes, rank=options["rank"], device=options["device"])
+    size = " x ".join(map(str, result["shape"]))
+    text = f"{result['modality']} of {size} in {out} ({result['seconds']:.2f} s)"
+    emit(result, options["as_json"], text)
 
 
 def _show(done: int, total: int) -> None:

@@ -102,6 +102,13 @@ PRESETS = {
         },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
+    "signal": {
+        "backbone": {"levels": 12, "features": 2, "log2_entries": 16, "max_resolution": 1024,
+                     "layers": 2},
+        "fit": {"points": 32768, "lr": 1e-2, "lr_final": 0.02},
+    },
+    "image": {"backbone": {"log2_entries": 13, "max_resolution": 512}},
+    "audio": {"backbone": {"levels": 16, "max_resolution": 2**18}},
     "tiny": {"backbone": {"levels": 3, "features": 2, "log2_entries": 6, "max_resolution": 32,
                           "width": 16, "out_features": 8}},
 }  # fmt: skip

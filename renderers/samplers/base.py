@@ -33,7 +33,7 @@ class Sampler(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def anneal(self, fraction: float) -> None:
+    def schedule(self, fraction: float) -> None:
         """Take the share of the fit's budget that is spent, before every training step.
 
         What depends on it must depend on nothing else, so that a resumed fit goes on as it was;

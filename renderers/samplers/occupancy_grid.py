@@ -46,8 +46,8 @@ class OccupancyGridConfig:
     steps: int = 512
     """Steps along the diagonal of the scene box: sets the step length."""
     first_steps: int | None = None
-    """The same at the start of a fit, growing by a fixed factor per share of its budget (None:
-    `steps` throughout)."""
+    """The same at the start of a fit, growing by a fixed factor per share of its budget (None, or
+    more than `steps`: `steps` throughout)."""
     growth: float = 0.5
     """Share of a fit's budget over which `first_steps` grow to `steps`."""
     cone_angle: float | None = None
@@ -75,10 +75,8 @@ class OccupancyGridConfig:
         for name in ("resolution", "steps", "update_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.first_steps is not None and not 1 <= self.first_steps <= self.steps:
-            raise ValueError(
-                f"first_steps must be from 1 to steps ({self.steps}), got {self.first_steps}"
-            )
+        if self.first_steps is not None and self.first_steps < 1:
+            raise ValueError(f"first_steps must be at least 1, got {self.first_steps}")
         if not 0 < self.growth <= 1:
             raise ValueError(f"growth must be in (0, 1], got {self.growth}")
         if not 0 < self.share <= 1:
@@ -130,7 +128,7 @@ class OccupancyGrid(Sampler):
                 "steps; leave it unset or give about 0.004"
             )
         self._cone = cone
-        self.anneal(1.0)
+        self.schedule(1.0)
         shape = (config.resolution,) * 3
         self.register_buffer("occupancy", torch.zeros(shape))
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
@@ -146,12 +144,12 @@ class OccupancyGrid(Sampler):
             intervals = self._prune(rays, intervals, field)
         return Samples(intervals)
 
-    def anneal(self, fraction: float) -> None:
+    def schedule(self, fraction: float) -> None:
         """Set the step length: long at the start, while there is nothing fine to be seen."""
         steps = float(self.config.steps)
         if self.config.first_steps is not None:
             left = 1 - min(1.0, fraction / self.config.growth)
-            steps *= (self.config.first_steps / steps) ** left
+            steps *= min(1.0, self.config.first_steps / steps) ** left
         self.lattice = Lattice(2 * 3**0.5 / steps, self._cone)
 
     def _prune(self, rays: Rays, intervals: Intervals, field: Any) -> Intervals:

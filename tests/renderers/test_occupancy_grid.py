@@ -315,14 +315,20 @@ def test_steps_get_finer_by_a_fixed_factor_per_share_of_the_fit(fraction, steps)
     config = OccupancyGridConfig(resolution=4, steps=256, first_steps=64, growth=0.5)
     sampler = OccupancyGrid(config)
     assert sampler.lattice.step == pytest.approx(2 * 3**0.5 / 256)  # as a loaded run renders
-    sampler.anneal(fraction)
+    sampler.schedule(fraction)
     assert sampler.lattice.step == pytest.approx(2 * 3**0.5 / steps)
 
 
-@pytest.mark.parametrize("bad", [{"first_steps": 0}, {"first_steps": 600}, {"growth": 0.0}])
+@pytest.mark.parametrize("bad", [{"first_steps": 0}, {"growth": 0.0}, {"growth": 1.5}])
 def test_impossible_growth_of_steps_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         OccupancyGridConfig(steps=512, **bad)
+
+
+def test_first_steps_beyond_the_last_change_nothing():
+    sampler = OccupancyGrid(OccupancyGridConfig(resolution=4, steps=32, first_steps=64))
+    sampler.schedule(0.0)
+    assert sampler.lattice.step == pytest.approx(2 * 3**0.5 / 32)
 
 
 def test_occupied_cells_are_centres_in_the_box():

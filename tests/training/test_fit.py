@@ -14,6 +14,7 @@ import torch
 from polyfield.errors import ConfigError, InputError, RunError, TrainingError
 from polyfield.run import RunDirectory
 from polyfield.training import fit as fit_module
+from polyfield.training import images as images_module
 from polyfield.training import step as step_module
 from polyfield.training.fit import fit, resume
 from polyfield.training.model import load
@@ -219,7 +220,7 @@ def test_an_unknown_preset_names_the_nearest(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(tmp_path, monkeypatch):
-    total_loss = step_module.total_loss
+    total_loss = images_module.total_loss
     calls = []
 
     def poisoned(rendered, batch, model):
@@ -227,7 +228,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(tmp_path, mo
         loss = total_loss(rendered, batch, model)
         return loss * float("nan") if len(calls) == 10 else loss  # the first call is a trial
 
-    monkeypatch.setattr(step_module, "total_loss", poisoned)
+    monkeypatch.setattr(images_module, "total_loss", poisoned)
     with pytest.raises(TrainingError, match="step 8: the loss is not a number"):
         fit(SCENE, tmp_path / "run", steps=20, settings=SMALL, device="cpu")
     monkeypatch.undo()

@@ -177,7 +177,7 @@ def test_fields_grow_before_the_step_and_what_stays_keeps_its_moments():
 
 def test_the_sampler_is_told_how_far_the_fit_is():
     told = []
-    sampler = SimpleNamespace(anneal=told.append, update=lambda *_: told.append("update"))
+    sampler = SimpleNamespace(schedule=told.append, update=lambda *_: told.append("update"))
     s = state(FitConfig(steps=8), step=2, model=SimpleNamespace(sampler=sampler, field=None))
     s.generator = None
     FollowField().before_step(s)

@@ -1,0 +1,89 @@
+"""From what the user names to the task of fitting it, with the complete settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from polyfield.config import from_plain
+from polyfield.data.load import load_scene
+from polyfield.data.scene import LoadOptions
+from polyfield.data.signal import Modality, SignalOptions
+from polyfield.data.signals.load import load_signal
+from polyfield.errors import ConfigError
+from polyfield.registry import entries, lookup
+from polyfield.training.images import ImagesTask
+from polyfield.training.settings import resolve, resolve_signal
+from polyfield.training.signals import SignalTask
+from polyfield.training.task import Task
+
+
+def open_task(
+    scene: str | Path, user: Mapping[str, Any], preset: str | None, device: torch.device
+) -> tuple[Task, dict[str, Any]]:
+    """The task of fitting a scene, and the complete settings for it.
+
+    Raises:
+        PolyfieldError: The scene or a setting cannot be used.
+    """
+    if _is_signal(scene, user.get("data", {}).get("format")):
+        return _open_signal(scene, user, preset, device)
+    options = _load_options(user, preset, device)
+    loaded = load_scene(scene, options)
+    settings = resolve(user, preset=preset, unbounded=not loaded.bounded, device=device.type)
+    _check_field(settings)
+    return ImagesTask(loaded, scene, device), settings
+
+
+def reopen_task(
+    config: Mapping[str, Any], settings: Mapping[str, Any], device: torch.device
+) -> Task:
+    """The task of a stored run."""
+    path = config["scene"]["path"]
+    if config.get("modality", "images") != "images":
+        return _signal_task(path, settings["data"], device)
+    options = from_plain(LoadOptions, settings["data"], "data")
+    _check_field(settings)
+    return ImagesTask(load_scene(path, options), path, device)
+
+
+def _open_signal(
+    path: str | Path, user: Mapping[str, Any], preset: str | None, device: torch.device
+) -> tuple[Task, dict[str, Any]]:
+    task = _signal_task(path, user.get("data", {}), device)
+    sizes = (task.signal.modality, task.signal.dims, task.signal.channels)
+    return task, resolve_signal(user, *sizes, preset=preset)
+
+
+def _signal_task(path: str | Path, options: Mapping[str, Any], device: torch.device) -> SignalTask:
+    return SignalTask(load_signal(path, from_plain(SignalOptions, options, "data")), path, device)
+
+
+def _is_signal(scene: str | Path, forced: str | None) -> bool:
+    """A file that is no description of posed images, or what the user says is one."""
+    if forced is not None:
+        return forced in get_args(Modality)
+    path = Path(scene).expanduser()
+    return path.is_file() and not any(e.target.detect(path) for e in entries("formats"))
+
+
+def _load_options(user: Mapping[str, Any], preset: str | None, device: torch.device) -> LoadOptions:
+    """Check all settings before anything is read: the scene may or may not have an end."""
+    try:
+        first = resolve(user, preset=preset, device=device.type)
+    except ConfigError as error:
+        try:
+            first = resolve(user, preset=preset, unbounded=True, device=device.type)
+        except ConfigError:
+            raise error from None
+    return from_plain(LoadOptions, first["data"], "data")
+
+
+def _check_field(settings: Mapping[str, Any]) -> None:
+    renderer, field = settings["renderer"]["type"], settings["field"]["type"]
+    needed = lookup("renderers", renderer).traits["field"]
+    if field != needed:
+        raise ConfigError(f"renderer '{renderer}' needs a {needed} field, got '{field}'")
