@@ -59,7 +59,8 @@ class Boxes:
 
     pitch: side of a voxel; half: half the side of a box; neighbours: tensors that a point takes at
     most, the nearest ones; density_ranks: ranks that are summed to the density feature; window:
-    whether the weight of a tensor falls to zero towards the border of its box.
+    whether the weight of a tensor falls to zero towards the border of its box; density_only: leave
+    the other ranks out.
     """
 
     pitch: float
@@ -67,6 +68,7 @@ class Boxes:
     neighbours: int
     density_ranks: int
     window: bool = False
+    density_only: bool = False
 
     @property
     def per_axis(self) -> int:
@@ -176,7 +178,8 @@ def local_tensors_torch(
     """The reference of ``"local-tensors"``; differentiable twice in x and vectors."""
     point, tensor, away = cover_pairs(x, index, boxes)
     u = away / boxes.half
-    values = tensor_values(vectors, tensor, u)
+    used = vectors[..., : boxes.density_ranks] if boxes.density_only else vectors
+    values = tensor_values(used, tensor, u)
     density = values[:, : boxes.density_ranks].sum(1, keepdim=True)
     values = torch.cat((density, values[:, boxes.density_ranks :]), 1)
     weight = 1 / (away.norm(dim=1) + EPS)
@@ -211,8 +214,8 @@ def local_tensors(
         boxes: Their sizes, and how they are blended.
 
     Returns:
-        F = 1 + R - density_ranks features: the sum over the density's ranks, then the others; and
-        whether any tensor covers the point (where none does, features are 0).
+        F = 1 + R - density_ranks features: the sum over the density's ranks, then the others, or
+        the first alone; and whether any tensor covers the point (where none does, they are 0).
     """
     rows, axes = x.reshape(-1, x.shape[-1]), index.dim()
     assert x.shape[-1] == axes == vectors.shape[1]

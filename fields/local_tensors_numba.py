@@ -31,10 +31,12 @@ def _like(vectors: Tensor, boxes: Boxes) -> tuple[tuple, tuple]:
     return (0,) * vectors.shape[1], (0,) * step
 
 
-def _shape(vectors: Tensor, boxes: Boxes) -> tuple[int, int, int, int]:
-    """Nodes, ranks, density ranks, and the slots of a point."""
-    slots = min(boxes.neighbours, boxes.per_axis ** vectors.shape[1])
-    return vectors.shape[2], vectors.shape[3], boxes.density_ranks, slots
+def _shape(vectors: Tensor, boxes: Boxes) -> tuple[int, int, int, int, int]:
+    """Nodes, ranks, density ranks, ranks that are used, and the slots of a point."""
+    _, axes, nodes, ranks = vectors.shape
+    used = boxes.density_ranks if boxes.density_only else ranks
+    slots = min(boxes.neighbours, boxes.per_axis**axes)
+    return nodes, ranks, boxes.density_ranks, used, slots
 
 
 def _evaluate(
@@ -44,7 +46,7 @@ def _evaluate(
     from polyfield.fields.kernels import local_tensors as kernels
 
     axes, shape = vectors.shape[1], _shape(vectors, boxes)
-    out = torch.empty(len(x), 1 + shape[1] - shape[2])
+    out = torch.empty(len(x), 1 + shape[3] - shape[2])
     covered = torch.empty(len(x), dtype=torch.bool)
     absent = MOST_AXES - axes
     counts = (len(index),) * axes + (1,) * absent, (boxes.per_axis,) * axes + (0,) * absent
@@ -85,7 +87,7 @@ class _LocalTensors(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, vectors: Tensor, index: Tensor, boxes: Boxes
     ) -> tuple[Tensor, Tensor]:
-        slots, axes = len(x) * _shape(vectors, boxes)[3], vectors.shape[1]
+        slots, axes = len(x) * _shape(vectors, boxes)[-1], vectors.shape[1]
         kept = (
             np.empty(slots, np.int32),
             *(np.empty(n, np.float32) for n in (slots, slots * axes)),

@@ -6,7 +6,7 @@ several sizes; see `polyfield.fields.local_tensors` for what one size of them sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from polyfield.encodings.base import Progress
 from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
+from polyfield.fields.grids import OUTSIDE
 from polyfield.fields.heads import linear
 from polyfield.fields.local_tensors import (
     Boxes,
@@ -48,10 +49,10 @@ class TriVectorConfig:
         (7, 11, 17, 21, 27, 31),
     )
     """Intervals along the axes of a box: at first, and after each upsampling."""
-    upsample: tuple[float, ...] = (0.141, 0.172, 0.203, 0.249, 0.295)
+    grow_at: tuple[float, ...] = (0.141, 0.172, 0.203, 0.249, 0.295)
     """Shares of the budget after which vectors are upsampled (the paper's steps of 30 000,
     counted from where its tensors are placed)."""
-    place: tuple[float, ...] = (0.08,)
+    place_at: tuple[float, ...] = (0.08,)
     """Shares of the budget after which tensors are placed where something was found; until the
     first of them the coarsest scale covers the box. The paper takes the geometry from another
     method."""
@@ -69,20 +70,18 @@ class TriVectorConfig:
     """Appearance features, of which each scale has a linear share."""
     scale_reduce: Literal["sum", "mean"] = "sum"
     """What becomes of the scales' densities; the paper has means indoors."""
-    empty: float = -10.0
-    """First feature where there is no tensor (the density's shift comes on top)."""
     init: float = 0.2
     """Standard deviation of the vectors' initial values."""
     l1: float = 1e-5
     """Weight of the penalty: mean absolute value of the density vectors, summed over scales and
     axes."""
-    vector_rate: float = 20.0
+    rate: float = 20.0
     """Learning rate of the vectors as a multiple of the base rate, which the linear layers and
     the heads have."""
 
     def __post_init__(self) -> None:
         self._check_scales()
-        for name in ("upsample", "place"):
+        for name in ("grow_at", "place_at"):
             shares = getattr(self, name)
             if list(shares) != sorted(shares) or any(not 0 <= share <= 1 for share in shares):
                 raise ValueError(f"{name} must ascend within [0, 1], got {shares}")
@@ -91,14 +90,14 @@ class TriVectorConfig:
         for name in ("neighbours", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("init", "vector_rate"):
+        for name in ("init", "rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.l1 < 0:
             raise ValueError(f"l1 must not be negative, got {self.l1}")
 
     def _check_scales(self) -> None:
-        scales, stages = len(self.pitch), len(self.upsample) + 1
+        scales, stages = len(self.pitch), len(self.grow_at) + 1
         for name in ("intervals", "density_ranks", "appearance_ranks"):
             if len(getattr(self, name)) != scales:
                 raise ValueError(
@@ -113,7 +112,7 @@ class TriVectorConfig:
         for counts in self.intervals:
             if len(counts) != stages or min(counts) < 1:
                 raise ValueError(
-                    f"intervals must have {stages} values from 1 on, one more than upsample, for "
+                    f"intervals must have {stages} values from 1 on, one more than grow_at, for "
                     f"every scale, got {counts}"
                 )
 
@@ -151,7 +150,7 @@ PRESETS = {
         "backbone": {
             "pitch": [0.4, 0.2],
             "intervals": [[8, 12, 20], [4, 8, 14]],
-            "upsample": [0.2, 0.4],
+            "grow_at": [0.2, 0.4],
             "density_ranks": [16, 16],
             "appearance_ranks": [16, 16],
             "features": 15,
@@ -189,8 +188,8 @@ PRESETS = {
         "backbone": {
             "pitch": [1.0, 0.5],
             "intervals": [[2, 4], [2, 3]],
-            "upsample": [0.5],
-            "place": [0.2],
+            "grow_at": [0.5],
+            "place_at": [0.2],
             "density_ranks": [2, 2],
             "appearance_ranks": [4, 2],
             "features": 3,
@@ -203,7 +202,7 @@ PRESETS = {
 class TriVectorBackbone(Backbone):
     """Local CP tensors of several sizes, placed where the scene is.
 
-    Feature 0 is the density's: the sum of the scales, or `empty` where no tensor is. The others
+    Feature 0 is the density's: the sum of the scales, or `OUTSIDE` where no tensor is. The others
     are the appearance's: the sum of a linear map, without bias, of each scale's products. Where
     the point is empty they are 0, and nothing receives a gradient.
 
@@ -235,26 +234,40 @@ class TriVectorBackbone(Backbone):
 
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Features at x."""
-        rows, covers, total = x.reshape(-1, self.in_dim), [], None
+        rows, total, covers = x.reshape(-1, self.in_dim), 0.0, []
         for scale, vectors in enumerate(self.vectors):
             boxes = self.config.boxes(scale)
             values, covered = local_tensors(rows, vectors, self.index(scale), boxes)
             # one product for both: the density stands alone, the appearance goes through the basis
             basis = torch.block_diag(vectors.new_ones(1, 1), self.bases[scale].weight.T)
-            total = values @ basis if total is None else torch.addmm(total, values, basis)
+            total = total + values @ basis
             covers.append(covered)
-        covers = torch.stack(covers, -1)
+        return self._where_covered(total, covers).reshape(*x.shape[:-1], self.out_dim)
+
+    def first_feature(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch"]:
+        """The density's feature alone, without the appearance's ranks."""
+        rows, total, covers = x.reshape(-1, self.in_dim), 0.0, []
+        for scale, vectors in enumerate(self.vectors):
+            boxes = replace(self.config.boxes(scale), density_only=True)
+            values, covered = local_tensors(rows, vectors, self.index(scale), boxes)
+            total = total + values
+            covers.append(covered)
+        return self._where_covered(total, covers).reshape(x.shape[:-1])
+
+    def _where_covered(self, total: Tensor, covers: list[Tensor]) -> Tensor:
+        """Features (N, 1 or more) where the scales cover the point, and `OUTSIDE` elsewhere."""
+        present = torch.stack(covers)
         if self.config.scale_reduce == "mean":
-            count = covers.sum(-1, keepdim=True).clamp(min=1)
+            count = present.sum(0).clamp(min=1)[:, None]
             total = torch.cat((total[:, :1] / count, total[:, 1:]), 1)
-        present = covers.all(-1) if self.config.cover == "all" else covers.any(-1)
-        empty = total.new_zeros(self.out_dim)
-        empty[0] = self.config.empty
-        return total.where(present[:, None], empty).reshape(*x.shape[:-1], self.out_dim)
+        present = present.all(0) if self.config.cover == "all" else present.any(0)
+        empty = total.new_zeros(total.shape[1])
+        empty[0] = OUTSIDE
+        return total.where(present[:, None], empty)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """The vectors, of which only those around samples move, and the linear layers."""
-        rate = lr * self.config.vector_rate
+        rate = lr * self.config.rate
         return [
             {"params": list(self.vectors), "lr": rate, "sparse": True, "weight_decay": 0.0},
             {"params": list(self.bases.parameters()), "lr": lr},
@@ -271,8 +284,8 @@ class TriVectorBackbone(Backbone):
     @torch.no_grad()
     def grow(self, progress: Progress) -> bool:
         """Place tensors and upsample their vectors when it is time."""
-        placed = sum(progress.fraction >= share for share in self.config.place)
-        stage = sum(progress.fraction >= share for share in self.config.upsample)
+        placed = sum(progress.fraction >= share for share in self.config.place_at)
+        stage = sum(progress.fraction >= share for share in self.config.grow_at)
         changed = False
         if placed > self._placed:
             changed = self._place(progress, placed)
@@ -346,11 +359,11 @@ class TriVectorBackbone(Backbone):
             ConfigError: The sizes do not fit the settings.
         """
         tensors, stage = sizes["tensors"], sizes["stage"]
-        if not 1 <= len(tensors) <= len(self.config.pitch) or stage > len(self.config.upsample):
+        if not 1 <= len(tensors) <= len(self.config.pitch) or stage > len(self.config.grow_at):
             raise ConfigError(
                 f"the run has {len(tensors)} scales upsampled {stage} times, the settings of "
                 f"'tri-vector' {len(self.config.pitch)} upsampled at most "
-                f"{len(self.config.upsample)} times; use the run's own settings"
+                f"{len(self.config.grow_at)} times; use the run's own settings"
             )
         self._placed, self._stage = sizes["placed"], stage
         generator = torch.Generator()  # the values do not matter, nobody else's may be drawn

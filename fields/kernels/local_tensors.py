@@ -4,7 +4,8 @@ A slot is one of the K places that a point has for the tensors that cover it: sl
 point i // K. slots: tensors (N K) of int32, those of a point first and -1 behind them; shares (N K)
 of the weights; places (N K A), positions in node units along the axes of the tensor's box.
 like: tuples whose lengths are compile-time constants: axes (1 to 4), and the ranks taken at once.
-Vectors are flat, a node's ranks side by side.
+shape: nodes, ranks, density ranks, the first ranks that are used, K. Vectors are flat, a node's
+ranks side by side.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def _nearest(point, index, box, counts, near):
                 for i3 in range(l3, h3):
                     a3 = _away(point[3], i3, pitch) if m3 else _ZERO
                     tensor = index[((i0 * n1 + i1) * n2 + i2) * n3 + i3]
-                    if tensor < 0 or max(abs(a0), abs(a1), abs(a2), abs(a3)) > half:
+                    near_01 = abs(a0) <= half and abs(a1) <= half  # never of what is no number
+                    if tensor < 0 or not (near_01 and abs(a2) <= half and abs(a3) <= half):
                         continue
                     distance = a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3
                     way = (a0, a1, a2, a3)
@@ -167,9 +169,9 @@ def _product(vectors, starts, uppers, slot, column, ranks, like):
 def _blend(vectors, shape, found, scratch, like, out, row):
     """Write the features of one point to `out` from `row` on."""
     shares, starts, uppers = scratch
-    ranks, density_ranks = shape[1], shape[2]
+    _, ranks, density_ranks, used, _ = shape
     density = zero_row(like[1])
-    for column in range(0, ranks, len(like[1])):
+    for column in range(0, used, len(like[1])):
         total = density if column < density_ranks else zero_row(like[1])
         for j in range(found):
             value = _product(vectors, starts, uppers, j, column, ranks, like)
@@ -191,9 +193,9 @@ def forward(low, high, inputs, search, shape, like, results, kept):
     """
     x, vectors, index = inputs
     box, counts, window = search
-    nodes, ranks, density_ranks, capacity = shape
+    nodes, ranks, density_ranks, used, capacity = shape
     out, covered = results
-    axes, width = len(like[0]), 1 + ranks - density_ranks
+    axes, width = len(like[0]), 1 + used - density_ranks
     near = (
         np.empty(capacity, np.float32),
         np.empty(capacity, np.int32),
@@ -288,8 +290,8 @@ def backward(low, high, inputs, slots, by_tensor, shape, like, out):
     vectors, grad = inputs
     _, shares, places = slots
     first, order = by_tensor
-    nodes, ranks, density_ranks, capacity = shape
-    axes, width = len(like[0]), 1 + ranks - density_ranks
+    nodes, ranks, density_ranks, used, capacity = shape
+    axes, width = len(like[0]), 1 + used - density_ranks
     starts, uppers = np.empty(axes, np.int64), np.empty(axes, np.float32)
     size = axes * nodes * ranks
     out[low * size : high * size] = _ZERO
@@ -299,7 +301,7 @@ def backward(low, high, inputs, slots, by_tensor, shape, like, out):
             for a in range(axes):
                 place = places[slot * axes + a]
                 starts[a], uppers[a] = _locate(place, tensor * axes + a, nodes, ranks)
-            for column in range(0, ranks, len(like[1])):
+            for column in range(0, used, len(like[1])):
                 if column < density_ranks:
                     towards = _fill(share * grad[row], zero_row(like[1]))
                 else:
