@@ -112,6 +112,97 @@ _HEADS = {
     "hidden": [128, 128],
     "bias": True,
 }
+_CPU = {
+    "backbone": {
+        "coefficients": NERF_COEFFICIENTS,
+        # wide lookups are cheap in powers of two
+        "basis": {**NERF_BASIS, "channels": [8, 8, 4, 4, 4, 4]},
+        "out_features": 16,
+        "table_rate": 3.0,
+    },
+    "field": {
+        "type": "radiance",
+        "direction": {"type": "spherical-harmonics", "degree": 4},
+        "density": "feature",
+        "density_activation": "exp",
+        "density_shift": -1.0,
+        "hidden": [64],
+        "bias": False,
+    },
+    "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
+    "sampler": {
+        "type": "occupancy-grid",
+        "resolution": 64,
+        "steps": 512,
+        "first_steps": 256,
+        "growth": 0.5,
+        "dilate": False,
+        "early_stop_eps": 0.0,
+    },
+    "data": {"background": "random"},
+    "fit": {
+        "rays": 512,
+        "target_samples": 8192,
+        "target_samples_final": 32768,
+        "lr": 1e-2,
+        "lr_final": 0.1,
+    },
+}
+
+
+def _variant(coefficients: Any, basis: Any, **fit: Any) -> dict[str, Any]:
+    """A row of the paper's ablation for radiance fields, fitted as the preset ``cpu`` is."""
+    backbone = {**_CPU["backbone"], "coefficients": coefficients, "basis": basis}
+    if basis is not None and basis["kind"] == "x":
+        backbone["hidden"] = [256] * 8
+    return {**_CPU, "backbone": backbone, "fit": {**_CPU["fit"], **fit}}
+
+
+_NETWORK = {"kind": "mlp", "channels": [18]}
+_VARIANTS = {
+    "no-coefficients": _variant(None, NERF_BASIS),
+    "single-level": _variant(
+        NERF_COEFFICIENTS, {**NERF_BASIS, "channels": [18], "resolution": [70], "frequency": [8.0]}
+    ),
+    "dvgo-like": _variant({**NERF_COEFFICIENTS, "channels": [18], "resolution": [80]}, None),
+    "cp-like": _variant(
+        {**NERF_COEFFICIENTS, "kind": "vec", "resolution": [512]},
+        {"kind": "cp", "channels": [32] * 6, "resolution": [512], "init": "normal", "scale": 0.1},
+    ),
+    "vm-like": _variant(
+        {**NERF_COEFFICIENTS, "kind": "vm-lines"},
+        {**NERF_BASIS, "kind": "vm-planes", "init": "normal", "scale": 0.1},
+    ),
+    "ngp-like": _variant(None, {"kind": "hash", "channels": [2] * 16, "resolution": [16, 2048]}),
+    "hash-basis": _variant(
+        NERF_COEFFICIENTS, {"kind": "hash", "channels": [2] * 16, "resolution": [16, 2048]}
+    ),
+    "occupancy-net": _variant(None, {"kind": "x"}, lr=1e-3),
+    "nerf-like": _variant(
+        None,
+        {"kind": "x", "mapping": "trigonometric", "frequency": [2.0**k for k in range(10)]},
+        lr=1e-3,
+    ),
+    "mlp-basis": _variant(NERF_COEFFICIENTS, _NETWORK),
+    "mlp-coefficients": _variant(_NETWORK, NERF_BASIS),
+    "sinc": _variant(NERF_COEFFICIENTS, {**NERF_BASIS, "mapping": "sinc"}),
+    "triangle": _variant(NERF_COEFFICIENTS, {**NERF_BASIS, "mapping": "triangle"}),
+    "dct": _variant(NERF_COEFFICIENTS, {**NERF_BASIS, "kind": "fixed-grid"}),
+}
+_PERIODIC = {"kind": "grid", "mapping": "triangle", "init": "cosine"}
+_SIGNAL = {
+    "backbone": {
+        "coefficients": {"kind": "grid", "resolution": [32], "scale": 0.05,
+                         "align_corners": False},
+        "basis": {**_PERIODIC, "channels": [4, 4, 4, 2, 2, 2],
+                  "resolution": [20, 32, 44, 56, 68, 80],
+                  "frequency": [2.0, 3.2, 4.4, 5.6, 6.8, 8.0]},
+        "hidden": [64],
+        "out_features": None,
+        "table_rate": 10.0,
+    },
+    "fit": {"lr": 2e-3, "eps": 1e-8, "lr_final": 0.1, "points": 2**15},
+}  # fmt: skip
 PRESETS = {
     "paper": {
         "backbone": {"coefficients": NERF_COEFFICIENTS, "basis": NERF_BASIS},
@@ -119,37 +210,46 @@ PRESETS = {
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "lr": 1e-3, "eps": 1e-8, "lr_final": 0.1},
     },
-    "cpu": {
-        "backbone": {"coefficients": NERF_COEFFICIENTS, "basis": NERF_BASIS, "out_features": 16},
-        "field": {
-            "type": "radiance",
-            "direction": {"type": "spherical-harmonics", "degree": 4},
-            "density": "feature",
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-            "bias": False,
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 3e-3,
-            "lr_final": 0.1,
-        },
-    },
+    "cpu": _CPU,
     "unbounded": {"sampler": {"type": "proposal"}},
+    **_VARIANTS,
+    "signal": _SIGNAL,
+    "image": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "coefficients": {"kind": "grid", "resolution": [63], "scale": 1e-3,
+                             "align_corners": False, "interpolation": "nearest"},
+            # tiles of as many pixels as nodes, in pictures of 1024 a side
+            "basis": {"kind": "grid", "mapping": "sawtooth", "init": "cosine",
+                      "interpolation": "nearest",
+                      "channels": [32, 32, 32, 16, 16, 16],
+                      "resolution": [32, 51, 70, 89, 108, 128],
+                      "frequency": [1024 / r for r in (32, 51, 70, 89, 108, 128)]},
+            "table_rate": 1.0,
+        },
+        "fit": {**_SIGNAL["fit"], "points": 102400},
+    },
+    "audio": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "coefficients": {"kind": "grid", "resolution": [2048], "align_corners": False},
+            "basis": {**_PERIODIC, "channels": [4, 4, 4, 4, 4, 4], "resolution": [1024],
+                      "frequency": [8.0, 12.0, 18.0, 27.0, 40.0, 60.0]},
+        },
+        "fit": {**_SIGNAL["fit"], "points": 2**14},
+    },
+    "shape": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "coefficients": {"kind": "grid", "resolution": [54], "scale": 0.05,
+                             "align_corners": False},
+            "basis": {**NERF_BASIS, "mapping": "triangle",
+                      "resolution": [20, 32, 44, 56, 68, 80],
+                      "frequency": [1.0, 1.6, 2.2, 2.8, 3.4, 4.0]},
+            "hidden": [],
+        },
+        "fit": {**_SIGNAL["fit"], "points": 40960},
+    },
     "tiny": {
         "backbone": {
             "coefficients": {"kind": "grid", "resolution": [3], "align_corners": False},
