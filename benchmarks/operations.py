@@ -23,6 +23,7 @@ from polyfield.encodings.dense_grid import DenseGridConfig, DenseGridEncoding
 from polyfield.encodings.grid import GridLayout, corners, hash_encode
 from polyfield.encodings.hash_grid import HashGridConfig, hash_grid_layout, uniform_table
 from polyfield.encodings.interpolation import interpolate
+from polyfield.fields.local_tensors import Boxes, local_tensors, number_voxels
 from polyfield.fields.small_mlp import small_mlp
 from polyfield.renderers.compositing import (
     accumulate,
@@ -123,6 +124,13 @@ def _dense_inputs(n: int) -> tuple[Tensor, Tensor, GridLayout]:
 def _grid_inputs(dims: int, n: int) -> tuple[Tensor, Tensor]:
     values = torch.rand(*(128,) * dims, 16, generator=_generator())
     return _positions(n)[:, :dims].contiguous(), values.requires_grad_()
+
+
+def _tensor_inputs(n: int) -> tuple[Any, ...]:
+    """Tri-vectors of 16 + 32 ranks around the ball."""
+    index = number_voxels(_ball(16, 0.65))
+    vectors = torch.rand(int(index.max()) + 1, 3, 13, 48, generator=_generator())
+    return _positions(n), vectors.requires_grad_(), index, Boxes(1 / 8, 3 / 32, 4, 16)
 
 
 def _rows_fetched(x: Tensor, table: Tensor, layout: GridLayout) -> int:
@@ -306,6 +314,7 @@ CASES = (
          hash_encode, _rows_fetched, _bare_fetch, both=2.0),
     Case("plane 128 x 128, 16", ("interpolate",), partial(_grid_inputs, 2), interpolate, both=1.0),
     Case("line 128, 16", ("interpolate",), partial(_grid_inputs, 1), interpolate, both=1.0),
+    Case("local tensors, 16 + 32", ("local-tensors",), _tensor_inputs, local_tensors, both=1.0),
     Case("network 32-64-16", ("small-mlp",), partial(_mlp_inputs, BACKBONE, 0),
          small_mlp, _mlp_flop, "gemm", both=3.0),
     Case("network 16+16-64-3", ("small-mlp",), partial(_mlp_inputs, COLOUR, 16),
