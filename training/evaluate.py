@@ -19,7 +19,7 @@ from polyfield.data.scene import LoadOptions, PosedImages, SceneTransform
 from polyfield.errors import ConfigError, InputError, MissingDependencyError, UnknownNameError
 from polyfield.run import RunDirectory
 from polyfield.training.cameras import read_cameras
-from polyfield.training.evaluate_signal import evaluate_signal
+from polyfield.training.evaluate_signal import evaluate_signal, file_stem
 from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
 from polyfield.training.photos import background_colour, photo
@@ -72,12 +72,9 @@ def evaluate(
         InputError: The scene has no such views.
         ConfigError: A name or number is wrong.
     """
-    if every < 1:
-        raise ConfigError(f"--every takes a whole number from 1 up, got {every}")
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
     directory = RunDirectory(run)
     config = directory.read_config()
+    _check(split, every)
     if config.get("modality", "images") != "images":
         return evaluate_signal(run, scene=scene, rank=rank, device=device, progress=progress)
     model = load(run, device, rank=rank)
@@ -86,8 +83,7 @@ def evaluate(
     views = loaded.splits[split][::every]
     if not views:
         raise InputError(f"{scene} has no '{split}' views; choose another --split")
-    name = "eval" if scene is None else f"eval-{loaded.name}"
-    name = name if rank is None else f"{name}-rank-{rank}"
+    name = file_stem(None if scene is None else loaded.name, rank)
     folder = directory.renders / f"{name}-{split}"
     rows, seconds, lpips = _evaluate_views(model, loaded, views, folder, progress or _silent)
     downscale = downscale or config["settings"]["data"]["downscale"]
@@ -101,6 +97,13 @@ def evaluate(
     }
     directory.write_json(f"{name}.json", result)
     return result
+
+
+def _check(split: str, every: int) -> None:
+    if every < 1:
+        raise ConfigError(f"--every takes a whole number from 1 up, got {every}")
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
 
 
 def _silent(line: str) -> None:

@@ -217,10 +217,15 @@ def evaluate_signal(
     asked = {"rank": rank, "content_hash": signal.content_hash}
     result["protocol"] = {**PROTOCOL, "modality": signal.modality, **asked}
     preview(model, signal, directory.renders / "side-by-side.png", SHOWN_PIXELS)
-    own = scene is None and rank is None
-    name = "eval" if own else f"eval-{signal.name if scene else f'rank-{rank}'}"
+    name = file_stem(None if scene is None else signal.name, rank)
     directory.write_json(f"{name}.json", result)
     return result
+
+
+def file_stem(scene: str | None, rank: int | None) -> str:
+    """What scores are called: ``eval``, with the name of another scene, with a rank."""
+    parts = ["eval", scene, None if rank is None else f"rank-{rank}"]
+    return "-".join(part for part in parts if part is not None)
 
 
 def _silent(line: str) -> None:
