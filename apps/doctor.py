@@ -23,9 +23,11 @@ REQUIRED = (
     "jaxtyping",
     "click",
     "tqdm",
+    "trimesh",
 )
 OPTIONAL = {  # module -> (distribution, what for, how to get it)
     "open3d": ("open3d", "meshes and point clouds", "pip install 'polyfield[mesh]'"),
+    "nibabel": ("nibabel", "NIfTI volumes", "pip install 'polyfield[nifti]'"),
     "gradio": ("gradio", "the viewer", "pip install 'polyfield[view]'"),
     "nerfacc": ("nerfacc", "sampling on CUDA", "pip install 'polyfield[cuda]'"),
     "lpips": ("lpips", "the LPIPS metric", "pip install 'polyfield[metrics]'"),

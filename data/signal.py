@@ -198,7 +198,7 @@ class SignalOptions:
     """Divide width and height of images and video by this (area average)."""
     holdout: str | int | float | None = None
     """Entries kept for evaluation: a share such as '0.5' (at random), 'every:2' (all but every
-    second along each axis) or 'mask:FILE' (what is white, or not zero, in the file)."""
+    second along each axis), or 'mask:FILE' (what is white, or not zero, in the file)."""
     holdout_seed: int = 0
     """Seed of the share that is held out at random."""
     start: float | None = None

@@ -55,21 +55,20 @@ class VideoFile:
         """
         span = (options.start, options.stop)
         key = content_hash(path, "video", options.downscale, *span)
-        facts, frames = read_frames(path, seek=_seek(options))
+        facts, _ = read_frames(path, seek=_seek(options))
         width, height = (side // options.downscale for side in facts["size"])
         if min(width, height) < 1:
             raise InputError(f"{path}: nothing is left of it at downscale {options.downscale}")
 
         def make(figures: dict[str, Any]) -> Iterator[np.ndarray]:
             count = 0
-            for frame in frames:
+            for frame in read_frames(path, seek=_seek(options))[1]:
                 count += 1
                 yield area_average(frame, (width, height))[None]
             figures["frames"] = count
             _check_whole(path, facts, count, span)
 
         rows, figures, warning = cached_rows(key, (height, width, 3), np.uint8, make)
-        frames.close()
         grid = Grid.of("video", (width, height, figures["frames"]))
         samples = GridSamples(grid, rows, Scaling(1 / 255), parse_holdout(options, grid))
         warnings = [warning] if warning else []

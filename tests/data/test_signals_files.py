@@ -374,6 +374,26 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     assert "POLYFIELD_CACHE" in signal.report.warnings[0]
 
 
+def test_a_disk_that_fills_up_while_decoding_loses_no_frame(tmp_path, monkeypatch):
+    from polyfield.data.signals import cache
+
+    clip(tmp_path / "a.mp4")
+    fill, calls = cache._fill, []
+
+    def full_at_first(file, about, make):
+        calls.append(file)
+        if len(calls) == 1:
+            next(iter(make({})))
+            raise OSError(28, "No space left on device")
+        return fill(file, about, make)
+
+    monkeypatch.setattr(cache, "_fill", full_at_first)
+    signal = load_signal(tmp_path / "a.mp4")
+    assert signal.shape == (48, 32, 6) and len(calls) == 2
+    assert "No space left" in signal.report.warnings[0]
+    assert not list((tmp_path / "cache").iterdir())
+
+
 # Volumes
 
 
