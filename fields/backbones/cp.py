@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from polyfield.encodings.interpolation import interpolate
 from polyfield.fields.base import ALL_DIMS
-from polyfield.fields.grids import OUTSIDE, GridBackbone, Growth, basis_matrix
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    OUTSIDE,
+    UNBOUNDED,
+    GridBackbone,
+    Growth,
+    basis_matrix,
+)
 from polyfield.fields.ranks import Ranks, RankSchedule, first_components
 from polyfield.registry import register
 
@@ -86,9 +94,9 @@ class CPConfig:
         return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
 
 
-_COLOURS = {"type": "radiance", "direction": {"type": "frequency", "levels": 2}}
 _PAPER_FIELD = {
-    **_COLOURS,
+    "type": "radiance",
+    "direction": {"type": "frequency", "levels": 2},
     "density": "feature",
     "density_activation": "softplus",
     "density_shift": -10.0,
@@ -106,42 +114,40 @@ PRESETS: dict[str, Any] = {
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "density": 48,
             "appearance": 96,
             "resolution": 48,
-            "final_resolution": 128,
+            "final_resolution": 160,
             "grow_at": [0.08, 0.16, 0.24, 0.32],
             "shrink_at": None,
             "l1": 0.0,
             "rate": 5.0,
         },
-        "field": {
-            **_COLOURS,
-            "density": "feature",
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-            "bias": False,
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
+        "field": CPU_HEADS,
+    },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "density": 1,
+            "appearance": 96,
+            "features": 24,
             "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
+            "final_resolution": 256,
+            "grow_at": [0.05, 0.1, 0.15],
+            "rate": 4.0,
         },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 4e-3,
-            "lr_final": 0.1,
-        },
+        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 65536},
+    },
+    "audio": {
+        "backbone": {
+            "appearance": 4,
+            "features": 4,
+            "resolution": 16384,
+            "final_resolution": 16384,
+            "grow_at": [],
+        }
     },
     "tiny": {
         "backbone": {

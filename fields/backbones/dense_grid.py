@@ -18,7 +18,14 @@ from torch import Tensor
 
 from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.interpolation import interpolate
-from polyfield.fields.grids import OUTSIDE, GridBackbone, Growth
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    OUTSIDE,
+    UNBOUNDED,
+    GridBackbone,
+    Growth,
+)
 from polyfield.registry import register
 
 DIMS = tuple(range(1, MAX_DIM + 1))
@@ -64,20 +71,17 @@ class DenseGridBackboneConfig:
         return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "bias": False,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"features": 12, "final_resolution": 160},
+        # the scale makes one voxel of 160 the unit of length, as there
         "field": {
-            **_HEADS,
+            "type": "radiance",
             "direction": {"type": "frequency", "levels": 4},
+            "density": "feature",
             "density_activation": "softplus",
-            "density_shift": -4.6,
+            "density_shift": -4.5951,
+            "density_scale": 80.0,
             "hidden": [128, 128],
             "bias": True,
         },
@@ -85,38 +89,40 @@ PRESETS: dict[str, Any] = {
         "fit": {"rays": 8192, "lr": 1e-3, "lr_final": 0.1, "eps": 1e-8},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "features": 12,
             "resolution": 32,
             "final_resolution": 96,
             "grow_at": [0.06, 0.12, 0.18, 0.24],
-            "rate": 10.0,
+            "rate": 60.0,
         },
-        "field": {
-            **_HEADS,
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 5e-3,
-            "lr_final": 0.1,
-        },
+        "field": CPU_HEADS,
     },
+    "harmonics": {
+        **CPU_RECIPE,
+        "backbone": {
+            "features": 27,
+            "resolution": 32,
+            "final_resolution": 96,
+            "grow_at": [0.06, 0.12, 0.18, 0.24],
+            "rate": 60.0,
+        },
+        "field": {**CPU_HEADS, "colour": "harmonics", "degree": 3},
+    },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "features": 7,
+            "resolution": 16,
+            "final_resolution": 64,
+            "grow_at": [0.1, 0.2],
+            "rate": 4.0,
+        },
+        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 65536},
+    },
+    "audio": {"backbone": {"features": 3, "resolution": 4096, "final_resolution": 16384}},
+    "image": {"backbone": {"resolution": 64, "final_resolution": 256}},
     "tiny": {
         "backbone": {
             "features": 4,

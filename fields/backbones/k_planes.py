@@ -22,7 +22,12 @@ from polyfield.encodings.base import require_dims
 from polyfield.encodings.lines import FactorsConfig, axis_resolutions
 from polyfield.encodings.planes import PlanesEncoding
 from polyfield.fields.base import Backbone
-from polyfield.fields.grids import total_variation
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    UNBOUNDED,
+    total_variation,
+)
 from polyfield.fields.heads import SmallMLP
 from polyfield.registry import register
 
@@ -72,21 +77,16 @@ class KPlanesConfig:
         FactorsConfig(resolution=self.resolution, features=self.features)
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "bias": False,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"resolution": 128, "scales": [1, 2, 4], "features": 32},
-        "field": {**_HEADS, "density_activation": "exp", "density_shift": -1.0, "hidden": [64, 64]},
+        "field": {**CPU_HEADS, "hidden": [64, 64]},
         "sampler": {"type": "proposal"},
         "fit": {"rays": 4096, "lr": 1e-2, "lr_final": 0.01, "warmup": 512, "eps": 1e-12},
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "resolution": 32,
             "scales": [1, 2, 4],
@@ -94,31 +94,21 @@ PRESETS: dict[str, Any] = {
             "tv": 0.0,
             "rate": 4.0,
         },
-        "field": {
-            **_HEADS,
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 5e-3,
-            "lr_final": 0.1,
-        },
+        "field": CPU_HEADS,
     },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "resolution": 32,
+            "scales": [1, 2, 4],
+            "features": 16,
+            "tv": 0.0,
+            "rate": 4.0,
+        },
+        "fit": {"lr": 3e-3, "lr_final": 0.05, "points": 65536},
+    },
+    "image": {"backbone": {"resolution": 64, "features": 8}},
+    "video": {"backbone": {"time": False, "resolution": 24}},
     "tiny": {
         "backbone": {
             "resolution": 4,

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from polyfield.encodings.interpolation import interpolate
 from polyfield.encodings.lines import combine_features
-from polyfield.fields.grids import OUTSIDE, GridBackbone, Growth
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    OUTSIDE,
+    UNBOUNDED,
+    GridBackbone,
+    Growth,
+)
 from polyfield.fields.heads import SmallMLP
 from polyfield.registry import register
 
@@ -74,20 +81,15 @@ class TriPlaneConfig:
         return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "bias": False,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"features": 32, "resolution": 256, "final_resolution": 256},
-        "field": {**_HEADS, "density_activation": "softplus", "hidden": [64], "bias": True},
+        "field": {**CPU_HEADS, "density_activation": "softplus"},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "lr": 2e-3, "lr_final": 0.1},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "features": 24,
             "resolution": 32,
@@ -96,30 +98,19 @@ PRESETS: dict[str, Any] = {
             "out_features": 16,
             "rate": 4.0,
         },
-        "field": {
-            **_HEADS,
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
+        "field": CPU_HEADS,
+    },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "features": 16,
+            "combine": "concat",
+            "resolution": 32,
+            "final_resolution": 128,
+            "grow_at": [0.05, 0.1, 0.15],
+            "rate": 4.0,
         },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 5e-3,
-            "lr_final": 0.1,
-        },
+        "fit": {"lr": 3e-3, "lr_final": 0.05, "points": 65536},
     },
     "tiny": {
         "backbone": {

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from polyfield.encodings.interpolation import interpolate
 from polyfield.errors import ConfigError
-from polyfield.fields.grids import OUTSIDE, GridBackbone, Growth
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    OUTSIDE,
+    UNBOUNDED,
+    GridBackbone,
+    Growth,
+)
 from polyfield.fields.ranks import Ranks, RankSchedule, first_components
 from polyfield.registry import register
 
@@ -111,20 +118,15 @@ def contract_core(
     return (partial.unflatten(1, core.shape[-2:]) * lines[-1][:, :, None]).sum(1)
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "bias": False,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"ranks": 16, "features": 16},
-        "field": {**_HEADS, "density_activation": "exp", "density_shift": -1.0, "hidden": [64, 64]},
+        "field": {**CPU_HEADS, "hidden": [64, 64]},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "lr": 5e-3, "lr_final": 0.1},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "ranks": 12,
             "features": 12,
@@ -133,31 +135,20 @@ PRESETS: dict[str, Any] = {
             "grow_at": [0.08, 0.16, 0.24],
             "shrink_at": None,
         },
-        "field": {
-            **_HEADS,
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 5e-3,
-            "lr_final": 0.1,
-        },
+        "field": CPU_HEADS,
     },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "ranks": 24,
+            "features": 4,
+            "resolution": 64,
+            "final_resolution": 128,
+            "grow_at": [0.1],
+        },
+        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 65536},
+    },
+    "image": {"backbone": {"ranks": 96, "resolution": 256, "final_resolution": 256, "grow_at": []}},
     "tiny": {
         "backbone": {
             "ranks": 2,

@@ -17,7 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield.encodings.interpolation import interpolate
-from polyfield.fields.grids import OUTSIDE, GridBackbone, Growth, basis_matrix
+from polyfield.fields.grids import (
+    CPU_HEADS,
+    CPU_RECIPE,
+    OUTSIDE,
+    UNBOUNDED,
+    GridBackbone,
+    Growth,
+    basis_matrix,
+)
 from polyfield.fields.ranks import Ranks, RankSchedule
 from polyfield.registry import register
 
@@ -97,9 +105,9 @@ class VMConfig:
         return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
 
 
-_COLOURS = {"type": "radiance", "direction": {"type": "frequency", "levels": 2}}
 _PAPER_FIELD = {
-    **_COLOURS,
+    "type": "radiance",
+    "direction": {"type": "frequency", "levels": 2},
     "density": "feature",
     "density_activation": "softplus",
     "density_shift": -10.0,
@@ -117,6 +125,7 @@ PRESETS: dict[str, Any] = {
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
     "cpu": {
+        **CPU_RECIPE,
         "backbone": {
             "density": 8,
             "appearance": 16,
@@ -128,32 +137,20 @@ PRESETS: dict[str, Any] = {
             "l1_shrunk": 0.0,
             "rate": 5.0,
         },
-        "field": {
-            **_COLOURS,
-            "density": "feature",
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-            "bias": False,
+        "field": CPU_HEADS,
+    },
+    "unbounded": UNBOUNDED,
+    "signal": {
+        "backbone": {
+            "density": 1,
+            "appearance": 24,
+            "features": 24,
+            "resolution": 32,
+            "final_resolution": 128,
+            "grow_at": [0.05, 0.1, 0.15],
+            "rate": 4.0,
         },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 4e-3,
-            "lr_final": 0.1,
-        },
+        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 65536},
     },
     "tiny": {
         "backbone": {
