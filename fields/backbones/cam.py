@@ -152,6 +152,16 @@ _HEADS = {
     "bias": True,
 }
 _ADAM = {"betas": [0.9, 0.999], "eps": 1e-8}
+_SIGNAL = {
+    "backbone": {
+        "encoding": {"type": "frequency", "levels": 6},
+        "width": 128,
+        "depth": 3,
+        "resolution": 32,
+        "groups": 8,
+    },
+    "fit": {**_ADAM, "lr": 3e-3, "lr_final": 0.01, "points": 2**14},
+}
 PRESETS = {
     "paper": {
         "backbone": {
@@ -202,6 +212,25 @@ PRESETS = {
         },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
+    "signal": _SIGNAL,
+    "image": {
+        "backbone": {
+            "encoding": _gaussian_features(),
+            "width": 256,
+            "depth": 3,
+            "resolution": 32,
+            "groups": 1,
+        },
+        "fit": {**_SIGNAL["fit"], "lr": 1e-3},
+    },
+    "audio": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "encoding": {"type": "random-fourier", "frequencies": 128, "scale": 1000.0},
+            "resolution": 1024,
+        },
+        "fit": _SIGNAL["fit"],
+    },
     "tiny": {
         "backbone": {
             "encoding": {"type": "frequency", "levels": 2},

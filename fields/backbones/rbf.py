@@ -273,6 +273,25 @@ class AdaptiveRBF(nn.Module):
         self.coefficients = nn.Parameter(fresh)
 
 
+_SIGNAL = {
+    "backbone": {
+        "kernels": 8192,
+        "neighbours": 6,
+        "features": 8,
+        "kernel": "inverse-quadratic",
+        "composition": [1.0, 32.0],
+        "first_layer": [3.0, 30.0],
+        "place_points": 2**16,
+        "levels": 6,
+        "grid_features": 2,
+        "log2_entries": 15,
+        "base_resolution": 16,
+        "max_resolution": 256,
+        "out_features": None,
+        "feature_rate": 1.0,
+    },
+    "fit": {"lr": 5e-3, "lr_final": 0.01, "points": 2**14},
+}
 PRESETS = {
     "paper": {
         "backbone": {"kernels": 23600, "kernel": "inverse-quadratic"},
@@ -328,6 +347,33 @@ PRESETS = {
         },
     },
     "unbounded": {"sampler": {"type": "proposal"}},
+    "signal": _SIGNAL,
+    "image": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "kernels": 24275,
+            "neighbours": 4,
+            "features": 32,
+            "composition": [0.125, 4096.0],
+            "first_layer": [10.0, 100.0],
+            "place_points": 2**18,
+            "levels": 2,
+            "log2_entries": 24,
+            "max_resolution": 512,
+            "feature_rate": 0.5,
+        },
+        "fit": {**_SIGNAL["fit"], "lr": 1e-2, "points": 2**16},
+    },
+    "audio": {
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "features": 16,
+            "composition": [1.0, 1024.0],
+            "base_resolution": 1024,
+            "max_resolution": 32768,
+        },
+        "fit": _SIGNAL["fit"],
+    },
     "tiny": {
         "backbone": {
             "kernels": 12,
