@@ -116,7 +116,7 @@ def test_data_reports_and_draws(tmp_path):
         (["render", "{tmp}", "--out", "{tmp}/o.mp4"], "is not a run"),
         (["list", "backbone"], "did you mean 'backbones'"),
         (["distill", "x", "--out", "y"], "not in version"),
-        (["export", "x", "--mesh", "y"], "not in version"),
+        (["export", "x", "--mesh", "y"], "is not a run"),
         (["view"], "not in version"),
     ],
 )
