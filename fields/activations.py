@@ -87,7 +87,7 @@ NUMBERS: Mapping[str, Mapping[str, float | None]] = {
     "finer": {"omega": 30.0, "first_omega": None, "bias_scale": None},
     "cauchy": {},
     "trainable-matrix": {},
-    "hosc": {"omega": 30.0, "first_omega": None, "scale": 8.0},
+    "hosc": {"omega": 30.0, "first_omega": None, "scale": 2.0},
     "sinc": {"omega": 30.0, "first_omega": None},
 }
 # Without frequencies of their own: they see coordinates through an encoding.

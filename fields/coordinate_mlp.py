@@ -106,13 +106,15 @@ class CoordinateMLP(Backbone):
         layers = [with_gain(*pair) for pair in zip(self.layers, gains, strict=True)]
         rows = x.reshape(-1, self.in_dim)
         if x.device.type == "cpu" and len(rows) > 2 * BLOCK:
-            out = torch.cat([self._features(block, layers) for block in rows.split(BLOCK)])
+            blocks = rows.split(BLOCK)
+            out = torch.cat([self._features(self.encoding(block), layers) for block in blocks])
         else:
-            out = self._features(rows, layers)
+            out = self._features(self.encoding(rows), layers)
         return out.reshape(*x.shape[:-1], self.out_dim)
 
-    def _features(self, x: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        code = out = self.encoding(x)
+    def _features(self, code: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Features at encoded coordinates, from the layers' weights and biases."""
+        out = code
         for i, (weight, bias) in enumerate(layers):
             if i - 1 in self.skips:
                 out = torch.cat((code.to(out.dtype), out), -1)

@@ -43,7 +43,7 @@ class MLPConfig:
     first_omega: float | None = None
     """Frequency in the first layer (null: omega)."""
     scale: float | None = None
-    """Inverse width of gauss (null: 30) and wire (null: 10); steepness of hosc (null: 8)."""
+    """Inverse width of gauss (null: 30) and wire (null: 10); first steepness of hosc (null: 2)."""
     bias_scale: float | None = None
     """Range of finer's first biases (null: as other biases); more lets in higher frequencies."""
     detach: bool = True
@@ -126,6 +126,10 @@ PRESETS = {
         },
         "sampler": {"type": "hierarchical"},
         "fit": {**_NERF_FIT, "rays": 1024, "lr": 1e-3, "crop_steps": 100},
+    },
+    "signal": {
+        "backbone": {"width": 256, "depth": 4, "skips": []},
+        "fit": {**_NERF_FIT, "lr": 1e-3},
     },
     "tiny": {
         "backbone": {
