@@ -1,4 +1,4 @@
-"""Scattered centres: where to put them, how wide they reach, and which of them are nearest.
+"""Scattered kernels: where to put them, how far they reach, and which of them are nearest.
 
 What NeuRBF needs (Z. Chen et al., ICCV 2023, arXiv 2309.15426, section 3.2), exactly, and
 without a tree of its own. N: points; M: centres; D: coordinates.
@@ -6,12 +6,16 @@ without a tree of its own. N: points; M: centres; D: coordinates.
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 LEAF = 256  # points that share a list of candidate centres
 NARROWEST = 1e-3
+Kernel = Literal["inverse-quadratic", "tent"]
 
 
 def spread_points(
@@ -137,3 +141,41 @@ def limited(
     correlation = correlation * (1 - unit) + unit
     widths = widths.clamp(narrowest, widest)
     return correlation * widths[:, :, None] * widths[:, None]
+
+
+def packed(matrices: Float[Tensor, "M D D"]) -> Float[Tensor, "M P"]:
+    """Coefficients of the quadratic form of symmetric matrices, P = D (D + 1) / 2."""
+    pairs = list(combinations_with_replacement(range(matrices.shape[-1]), 2))
+    parts = [matrices[:, i, j] * (1 if i == j else 2) for i, j in pairs]
+    return torch.stack(parts, -1)
+
+
+def quadratic_form(
+    offset: Float[Tensor, "*batch D"], coefficients: Float[Tensor, "*batch P"]
+) -> Float[Tensor, "*batch"]:
+    """d^T S d of matrices that are `packed`."""
+    dims = offset.shape[-1]
+    first, second = zip(*combinations_with_replacement(range(dims), 2), strict=True)
+    return (offset[..., list(first)] * offset[..., list(second)] * coefficients).sum(-1)
+
+
+def kernel_values(
+    offset: Float[Tensor, "*batch D"], shape: Float[Tensor, "*batch P"], kernel: Kernel
+) -> Float[Tensor, "*batch"]:
+    """phi in [0, 1] at offsets from the centres; shape: `packed` matrices, or inverse widths."""
+    if kernel == "tent":
+        return (1 - offset.abs() * shape).clamp(0, 1).prod(-1)
+    return 1 / (1 + quadratic_form(offset, shape))
+
+
+def kernel_shapes(
+    covariance: Float[Tensor, "M D D"], kernel: Kernel, narrowing: float
+) -> Float[Tensor, "M P"]:
+    """Shapes of kernels from the second moments of their clusters.
+
+    A tent has half its height at the width, hence four times the variance (of all axes together).
+    """
+    if kernel == "tent":
+        variance = covariance.diagonal(dim1=1, dim2=2).sum(-1) * (4 / narrowing)
+        return limited(variance[:, None, None]).rsqrt()[:, :, 0]
+    return packed(torch.linalg.inv(limited(covariance / narrowing)))

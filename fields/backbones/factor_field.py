@@ -115,8 +115,8 @@ _HEADS = {
 _CPU = {
     "backbone": {
         "coefficients": NERF_COEFFICIENTS,
-        # wide lookups are cheap in powers of two
-        "basis": {**NERF_BASIS, "channels": [8, 8, 4, 4, 4, 4]},
+        # triangles: jumps between tiles cost 4 dB; powers of two are what lookups are fastest at
+        "basis": {**NERF_BASIS, "mapping": "triangle", "channels": [8, 8, 4, 4, 4, 4]},
         "out_features": 16,
         "table_rate": 3.0,
     },

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,10 +26,13 @@ from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
 from polyfield.fields.scattered import (
+    Kernel,
     cell_centres,
     cell_numbers,
-    limited,
+    kernel_shapes,
+    kernel_values,
     nearest,
+    packed,
     second_moments,
     spread_points,
     weighted_kmeans,
@@ -41,7 +43,6 @@ from polyfield.registry import register
 DIMS = tuple(range(1, MAX_DIM + 1))
 INIT = 1e-4
 PROBE = 1 / 128  # half the distance over which features are compared when kernels are placed
-Kernel = Literal["inverse-quadratic", "tent"]
 Range = tuple[float, float]
 
 
@@ -136,44 +137,6 @@ def log_spaced(limits: Range, count: int) -> Float[Tensor, "count"]:
     """Numbers from the lower to the upper limit with equal ratios."""
     low, high = (math.log2(v) for v in limits)
     return torch.exp2(torch.linspace(low, high, count))
-
-
-def packed(matrices: Float[Tensor, "M D D"]) -> Float[Tensor, "M P"]:
-    """Coefficients of the quadratic form of symmetric matrices, P = D (D + 1) / 2."""
-    pairs = list(combinations_with_replacement(range(matrices.shape[-1]), 2))
-    parts = [matrices[:, i, j] * (1 if i == j else 2) for i, j in pairs]
-    return torch.stack(parts, -1)
-
-
-def quadratic_form(
-    offset: Float[Tensor, "*batch D"], coefficients: Float[Tensor, "*batch P"]
-) -> Float[Tensor, "*batch"]:
-    """d^T S d of matrices that are `packed`."""
-    dims = offset.shape[-1]
-    first, second = zip(*combinations_with_replacement(range(dims), 2), strict=True)
-    return (offset[..., list(first)] * offset[..., list(second)] * coefficients).sum(-1)
-
-
-def kernel_values(
-    offset: Float[Tensor, "*batch D"], shape: Float[Tensor, "*batch P"], kernel: Kernel
-) -> Float[Tensor, "*batch"]:
-    """phi in [0, 1] at offsets from the centres; shape: `packed` matrices, or inverse widths."""
-    if kernel == "tent":
-        return (1 - offset.abs() * shape).clamp(0, 1).prod(-1)
-    return 1 / (1 + quadratic_form(offset, shape))
-
-
-def kernel_shapes(
-    covariance: Float[Tensor, "M D D"], kernel: Kernel, narrowing: float
-) -> Float[Tensor, "M P"]:
-    """Shapes of kernels from the second moments of their clusters.
-
-    A tent has half its height at the width, hence four times the variance (of all axes together).
-    """
-    if kernel == "tent":
-        variance = covariance.diagonal(dim1=1, dim2=2).sum(-1) * (4 / narrowing)
-        return limited(variance[:, None, None]).rsqrt()[:, :, 0]
-    return packed(torch.linalg.inv(limited(covariance / narrowing)))
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> Tensor:
@@ -311,6 +274,7 @@ PRESETS = {
             "features": 8,
             "kernel": "inverse-quadratic",
             "first_layer": [3.0, 30.0],
+            "width": 32,
             "cells": 2**17,
             "place_points": 2**15,
             "levels": 6,

@@ -11,20 +11,16 @@ import torch
 from polyfield.encodings.base import Cells, Progress
 from polyfield.encodings.interpolation import interpolate
 from polyfield.errors import ConfigError
-from polyfield.fields.backbones.rbf import (
-    AdaptiveRBF,
-    RBFConfig,
-    kernel_shapes,
-    kernel_values,
-    log_spaced,
-    packed,
-    quadratic_form,
-)
+from polyfield.fields.backbones.rbf import AdaptiveRBF, RBFConfig, log_spaced
 from polyfield.fields.scattered import (
     cell_centres,
     cell_numbers,
+    kernel_shapes,
+    kernel_values,
     limited,
     nearest,
+    packed,
+    quadratic_form,
     second_moments,
     spread_points,
     weighted_kmeans,
