@@ -101,7 +101,7 @@ def _add_gradients(
             total += share
 
 
-Axis = tuple[Float[Tensor, "values"], Int64[Tensor, "n"]]
+Axis = tuple[Float[Tensor, "_"], Int64[Tensor, "n"]]
 
 
 def repeated(u: Float[Tensor, "in_dim n"]) -> list[Axis] | None:

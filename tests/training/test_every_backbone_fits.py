@@ -21,9 +21,9 @@ from polyfield.training.model import load
 IMAGES = {
     "data": {"downscale": 16},
     "sampler": {"type": "occupancy-grid", "resolution": 8, "steps": 24},
-    "fit": {"rays": 48, "checks": 1, "log_every": 1},
+    "fit": {"rays": 48, "checks": 1, "log_every": 1, "lr": 1e-3},
 }
-SIGNAL = {"fit": {"points": 64, "checks": 1, "log_every": 1}}
+SIGNAL = {"fit": {"points": 64, "checks": 1, "log_every": 1, "lr": 1e-3}}
 DIMS = {"images": 3, "image": 2, "audio": 1, "shape": 3}
 TETRAHEDRON = """v 1 1 1\nv -1 -1 1\nv -1 1 -1\nv 1 -1 -1
 f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"""
@@ -54,11 +54,10 @@ def _write_wav(path, samples):
 
 
 def settings(name, task):
-    tiny = lookup("backbones", name).presets["tiny"].get("backbone", {})
     base = IMAGES if task == "images" else SIGNAL
     if task == "shape":
         base = {**base, "data": {"points": 1024}}
-    return {**base, "backbone": {**tiny, "type": name}}
+    return {**base, "backbone": {"type": name}}
 
 
 def shown(model, task):
@@ -84,13 +83,13 @@ def test_a_backbone_fits_is_saved_loaded_and_rendered(name, task, scenes, tmp_pa
     out, user = tmp_path / "run", settings(name, task)
     if DIMS[task] not in lookup("backbones", name).traits.get("dims", ALL_DIMS):
         with pytest.raises(ConfigError, match="dimension"):
-            fit(scenes[task], out, steps=2, settings=user, device="cpu")
+            fit(scenes[task], out, steps=2, settings=user, preset="tiny", device="cpu")
         return
     kept, finish = {}, fit_module._finish
     monkeypatch.setattr(
         fit_module, "_finish", lambda run, state: kept.update(s=state) or finish(run, state)
     )
-    result = fit(scenes[task], out, steps=3, settings=user, device="cpu")
+    result = fit(scenes[task], out, steps=3, settings=user, preset="tiny", device="cpu")
     assert result.steps == 3 and np.isfinite(result.loss) and result.parameters > 0
     before = shown(kept["s"].model, task)
     assert torch.equal(shown(load(out, "cpu"), task), before)
