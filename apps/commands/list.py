@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from polyfield.apps.options import emit, json_option
@@ -19,7 +21,7 @@ def command(kind: str, as_json: bool) -> None:
     from polyfield.registry import entries
 
     rows = [
-        {"name": e.name, "kind": kind, "summary": e.summary, "paper": e.paper}
+        {"name": e.name, "kind": kind, "summary": e.summary, "paper": e.paper, **_more(e)}
         for e in entries(kind)
     ]
     width = max((len(row["name"]) for row in rows), default=0)
@@ -28,3 +30,12 @@ def command(kind: str, as_json: bool) -> None:
         for row in rows
     ]
     emit(rows, as_json, "\n".join(lines) or f"no {kind} yet")
+
+
+def _more(entry: Any) -> dict[str, Any]:
+    """Of backbones also the numbers of coordinates they are defined for, and their presets."""
+    if entry.kind != "backbones":
+        return {}
+    from polyfield.fields.base import ALL_DIMS
+
+    return {"dims": list(entry.traits.get("dims", ALL_DIMS)), "presets": sorted(entry.presets)}
