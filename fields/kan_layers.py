@@ -229,7 +229,7 @@ class KANLayer(nn.Module):
 
     def basis(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "size in_dim n"]:
         """The table of the functions' values at x."""
-        return self.family.evaluate(self.squash(x), self.config, self.own)
+        return self.family.evaluate(self.squash(x), self.config, dict(self.own.items()))
 
     def expand(self, u: Float[Tensor, "in_dim n"]) -> Float[Tensor, "n out_dim"]:
         """The sum over functions at squashed inputs, without bias, base and LayerNorm.
