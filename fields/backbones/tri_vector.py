@@ -138,6 +138,19 @@ _STRIVEC_HEADS = {
     "hidden": [128, 128],
     "bias": True,
 }
+# nobody knows where a signal is not: all scales cover the box from the start
+_SIGNAL = {
+    "pitch": [0.5, 0.125],
+    "intervals": [[12], [8]],
+    "grow_at": [],
+    "place_at": [0.0],
+    "window": True,
+    "density_ranks": [8, 8],
+    "appearance_ranks": [16, 16],
+    "features": 15,
+    "l1": 0.0,
+    "rate": 5.0,
+}
 PRESETS = {
     "paper": {
         "backbone": {"features": 27},
@@ -183,6 +196,20 @@ PRESETS = {
             "lr": 3e-3,
             "lr_final": 0.1,
         },
+    },
+    "signal": {
+        "backbone": _SIGNAL,
+        "fit": {"points": 32768, "lr": 4e-3, "lr_final": 0.05},
+    },
+    "image": {"backbone": {**_SIGNAL, "pitch": [0.25, 0.0625], "intervals": [[16], [16]]}},
+    "audio": {
+        "backbone": {
+            **_SIGNAL,
+            "pitch": [2**-5, 2**-10],
+            "intervals": [[64], [32]],
+            "density_ranks": [1, 1],
+            "appearance_ranks": [3, 3],
+        }
     },
     "tiny": {
         "backbone": {
