@@ -158,7 +158,9 @@ _SIGNAL = {
         "width": 128,
         "depth": 3,
         "resolution": 32,
-        "groups": 8,
+        "groups": 32,
+        # short fits are better without: the normalisation hides how large a value is
+        "norm": "none",
     },
     "fit": {**_ADAM, "lr": 3e-3, "lr_final": 0.01, "points": 2**14},
 }
@@ -181,8 +183,9 @@ PRESETS = {
             "encoding": {"type": "frequency", "levels": 6},
             "width": 64,
             "depth": 3,
-            "resolution": 64,
-            "groups": 4,
+            "resolution": 32,
+            "groups": 16,
+            "norm": "none",
         },
         "field": {
             **_HEADS,
@@ -220,6 +223,7 @@ PRESETS = {
             "depth": 3,
             "resolution": 32,
             "groups": 1,
+            "norm": "feature",
         },
         "fit": {**_SIGNAL["fit"], "lr": 1e-3},
     },

@@ -199,9 +199,9 @@ _SIGNAL = {
                   "frequency": [2.0, 3.2, 4.4, 5.6, 6.8, 8.0]},
         "hidden": [64],
         "out_features": None,
-        "table_rate": 10.0,
+        "table_rate": 4.0,
     },
-    "fit": {"lr": 2e-3, "eps": 1e-8, "lr_final": 0.1, "points": 2**15},
+    "fit": {"lr": 5e-3, "eps": 1e-8, "lr_final": 0.1, "points": 2**15},
 }  # fmt: skip
 PRESETS = {
     "paper": {
@@ -225,9 +225,9 @@ PRESETS = {
                       "channels": [32, 32, 32, 16, 16, 16],
                       "resolution": [32, 51, 70, 89, 108, 128],
                       "frequency": [1024 / r for r in (32, 51, 70, 89, 108, 128)]},
-            "table_rate": 1.0,
+            "table_rate": 4.0,
         },
-        "fit": {**_SIGNAL["fit"], "points": 102400},
+        "fit": {**_SIGNAL["fit"], "points": 2**15},
     },
     "audio": {
         "backbone": {
@@ -246,9 +246,8 @@ PRESETS = {
             "basis": {**NERF_BASIS, "mapping": "triangle",
                       "resolution": [20, 32, 44, 56, 68, 80],
                       "frequency": [1.0, 1.6, 2.2, 2.8, 3.4, 4.0]},
-            "hidden": [],
         },
-        "fit": {**_SIGNAL["fit"], "points": 40960},
+        "fit": {**_SIGNAL["fit"], "points": 2**15},
     },
     "tiny": {
         "backbone": {

@@ -231,11 +231,11 @@ class TestFactorField:
         assert backbone.projector.layers[-1].bias is None
 
     @pytest.mark.parametrize(
-        ("preset", "in_dim", "values", "total"),
-        [("image", 2, 4, 1_429_376), ("shape", 3, 1, 5_342_274)],
+        ("preset", "hidden", "in_dim", "values", "total"),
+        [("image", [64], 2, 4, 1_429_376), ("shape", [], 3, 1, 5_342_274)],
     )
-    def test_paper_sizes_of_signals(self, preset, in_dim, values, total):
-        spec = {"type": "factor-field", **PRESETS[preset]["backbone"]}
+    def test_paper_sizes_of_signals(self, preset, hidden, in_dim, values, total):
+        spec = {"type": "factor-field", **PRESETS[preset]["backbone"], "hidden": hidden}
         backbone = build("backbones", spec, in_dim=in_dim)
         assert count(backbone) + count(backbone.make_head(values)) == total
 
