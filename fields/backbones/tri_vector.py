@@ -161,9 +161,10 @@ PRESETS = {
     },
     "cpu": {
         "backbone": {
-            "pitch": [0.4, 0.2],
-            "intervals": [[8, 12, 20], [4, 8, 14]],
-            "grow_at": [0.2, 0.4],
+            "pitch": [0.4, 0.1],
+            "intervals": [[8, 12, 24], [3, 6, 10]],
+            "grow_at": [0.1, 0.2],
+            "place_at": [0.05],
             "density_ranks": [16, 16],
             "appearance_ranks": [16, 16],
             "features": 15,
@@ -173,8 +174,10 @@ PRESETS = {
             "type": "radiance",
             "direction": {"type": "spherical-harmonics", "degree": 4},
             "density": "feature",
-            "density_activation": "exp",
-            "density_shift": -1.0,
+            # products of three vectors grow fast enough without an exponential
+            "density_activation": "softplus",
+            "density_shift": -4.0,
+            "density_scale": 25.0,
             "hidden": [64],
             "bias": False,
         },
