@@ -55,7 +55,8 @@ PRESETS = {
         "fit": {**ADAM, "lr": 5e-3, "rays": 512, "target_samples": 8192, "clip": 1.0},
     },
     "signal": {
-        "backbone": {"width": 181, "depth": 3},
+        # 20 suits pictures of 512 pixels a side and thousands of steps
+        "backbone": {"width": 181, "depth": 3, "omega": 10.0, "scale": 10.0},
         "field": CENTRED,
         "fit": {**ADAM, "lr": 5e-3, "clip": 1.0},
     },
