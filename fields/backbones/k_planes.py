@@ -92,7 +92,7 @@ PRESETS: dict[str, Any] = {
             "scales": [1, 2, 4],
             "features": 12,
             "tv": 0.0,
-            "rate": 4.0,
+            "rate": 15.0,
         },
         "field": CPU_HEADS,
     },
@@ -108,7 +108,7 @@ PRESETS: dict[str, Any] = {
         "fit": {"lr": 3e-3, "lr_final": 0.05, "points": 65536},
     },
     "image": {"backbone": {"resolution": 64, "features": 8}},
-    "video": {"backbone": {"time": False, "resolution": 24}},
+    "video": {"backbone": {"resolution": 24}},
     "tiny": {
         "backbone": {
             "resolution": 4,

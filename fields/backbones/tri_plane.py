@@ -96,7 +96,7 @@ PRESETS: dict[str, Any] = {
             "final_resolution": 128,
             "grow_at": [0.06, 0.12, 0.18, 0.24],
             "out_features": 16,
-            "rate": 4.0,
+            "rate": 20.0,
         },
         "field": CPU_HEADS,
     },

@@ -135,7 +135,7 @@ PRESETS: dict[str, Any] = {
             "shrink_at": None,
             "l1": 0.0,
             "l1_shrunk": 0.0,
-            "rate": 5.0,
+            "rate": 12.0,
         },
         "field": CPU_HEADS,
     },

@@ -214,12 +214,12 @@ class TestRanks:
 
 
 def fit_sphere(name, **ranks):
-    """PSNR of a binary ball of 24^3 voxels after 200 steps of Adam."""
-    axes = torch.meshgrid(*[torch.linspace(-1, 1, 24)] * 3, indexing="ij")
+    """PSNR of a binary ball of 20^3 voxels after 200 steps of Adam."""
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, 20)] * 3, indexing="ij")
     x = torch.stack(axes, -1).reshape(-1, 3)
     truth = (x.norm(dim=-1) < 0.7).float()
     spec = {
-        "type": name, "features": 1, "resolution": 24, "final_resolution": 24, "grow_at": [],
+        "type": name, "features": 1, "resolution": 20, "final_resolution": 20, "grow_at": [],
         "shrink_at": None, **ranks,
     }  # fmt: skip
     backbone = build("backbones", spec, in_dim=3, generator=torch.Generator().manual_seed(0))
