@@ -134,11 +134,14 @@ def modulate(
     shift: Float[Tensor, "*batch groups"],
     norm: bool = True,
 ) -> Float[Tensor, "*batch C"]:
-    """``scale norm(z) + shift``, the channels in equal groups; norm: mean 0, variance 1 over C."""
+    """``scale norm(z) + shift``; norm: mean 0, variance 1 over C.
+
+    Channel c belongs to group c mod groups, so that memory is read in one go.
+    """
     if norm:
         z = layer_norm(z, z.shape[-1:], eps=EPS)
-    grouped = z.unflatten(-1, (scale.shape[-1], -1))
-    return (grouped * scale[..., None] + shift[..., None]).flatten(-2)
+    grouped = z.unflatten(-1, (-1, scale.shape[-1]))
+    return (grouped * scale[..., None, :] + shift[..., None, :]).flatten(-2)
 
 
 _HEADS = {
