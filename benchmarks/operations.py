@@ -25,6 +25,7 @@ from polyfield.encodings.hash_grid import HashGridConfig, hash_grid_layout, unif
 from polyfield.encodings.interpolation import interpolate
 from polyfield.fields.local_tensors import Boxes, local_tensors, number_voxels
 from polyfield.fields.small_mlp import small_mlp
+from polyfield.fields.splines import extend, spline_sum
 from polyfield.renderers.compositing import (
     accumulate,
     composite,
@@ -165,6 +166,15 @@ def _mlp_inputs(widths: tuple[int, ...], more: int, n: int) -> tuple[Any, ...]:
 
 def _mlp_flop(x: Tensor, weights: list[Tensor], *_: Any) -> int:
     return 2 * len(x) * sum(w.numel() for w in weights)
+
+
+def _spline_inputs(n: int) -> tuple[Tensor, ...]:
+    """Sixteen inputs to sixteen outputs by cubic curves of five intervals (a hidden KAN layer)."""
+    x = 2 * torch.rand(n, 16, generator=_generator()) - 1
+    knots = extend(torch.linspace(-1, 1, 6).expand(16, 6), 3)
+    count = knots.shape[1] - 4
+    coefficients = torch.randn(16, count, 16, generator=_generator())
+    return x.requires_grad_(), knots, coefficients.requires_grad_()
 
 
 def _pixels(n: int) -> tuple[np.ndarray, Windows]:
@@ -314,6 +324,7 @@ CASES = (
          hash_encode, _rows_fetched, _bare_fetch, both=2.0),
     Case("plane 128 x 128, 16", ("interpolate",), partial(_grid_inputs, 2), interpolate, both=1.0),
     Case("line 128, 16", ("interpolate",), partial(_grid_inputs, 1), interpolate, both=1.0),
+    Case("curves 16-16, 5 intervals", ("spline-sum",), _spline_inputs, spline_sum, both=1.0),
     Case("local tensors, 16 + 32", ("local-tensors",), _tensor_inputs,
          lambda *inputs: local_tensors(*inputs)[0], both=1.0),
     Case("network 32-64-16", ("small-mlp",), partial(_mlp_inputs, BACKBONE, 0),

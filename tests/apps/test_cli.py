@@ -67,11 +67,12 @@ def test_render_writes_the_video_it_names(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["backbones", "encodings", "fields", "renderers", "samplers",
-                                  "losses", "formats", "samples"])  # fmt: skip
+                                  "losses", "formats", "samples", "signals"])  # fmt: skip
 def test_list_describes_every_kind(kind):
     rows = last_json(polyfield("list", kind, "--json"))
     assert rows
-    assert all(row.keys() == {"name", "kind", "summary", "paper"} for row in rows)
+    more = {"dims", "presets"} if kind == "backbones" else set()
+    assert all(row.keys() == {"name", "kind", "summary", "paper"} | more for row in rows)
     assert all(row["summary"] for row in rows)
 
 
