@@ -123,7 +123,7 @@ PRESETS: dict[str, Any] = {
             "grow_at": [0.08, 0.16, 0.24, 0.32],
             "shrink_at": None,
             "l1": 0.0,
-            "rate": 10.0,
+            "rate": 20.0,
         },
         "field": CPU_HEADS,
     },
