@@ -320,7 +320,7 @@ class TestExpressiveness:
         assert chebyshev < 0.3 < 20 * chebyshev < bessel
 
 
-def fit_toy(basis, steps=150):
+def fit_toy(basis, steps=400):
     """RMSE on fresh points after a short fit."""
     generator = seeded()
     settings = {"size": 7, "init": "variance"}
