@@ -120,13 +120,6 @@ def _along(progress: Progress, axis: int) -> Progress:
     return replace(progress, occupied=occupied)
 
 
-def _on_tables(levels: int, features: int, log2_entries: int, finest: int) -> dict[str, Any]:
-    """A network of one hidden layer on a hash encoding of the coordinate."""
-    encoding = {"type": "hash-grid", "levels": levels, "features": features,
-                "log2_entries": log2_entries, "max_resolution": finest}  # fmt: skip
-    return {"type": "mlp", "encoding": encoding, "width": 64, "depth": 1, "skips": []}
-
-
 def _on_waves(octaves: int, width: int, depth: int = 3) -> dict[str, Any]:
     """A ReLU network on sines and cosines of pi x, 2 pi x, 4 pi x, ..."""
     encoding = {"type": "frequency", "levels": octaves, "include_input": False, "pi": True}
@@ -150,23 +143,36 @@ PRESETS: dict[str, Any] = {
             "mode": "cp",
             "rank": 16,
             "features": 16,
-            "axis": _on_tables(levels=16, features=2, log2_entries=19, finest=2048),
+            "axis": {
+                "type": "mlp",
+                "encoding": {"type": "hash-grid"},
+                "width": 64,
+                "depth": 1,
+                "skips": [],
+            },
             "bias": 0.3,
         },
         "field": _HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "target_samples": 262144, "lr_final": 0.0333},
     },
+    # wide shallow networks on random waves learn far sooner than deep ones or tables; densities
+    # from all columns, not from those of one feature
     "cpu": {
         "backbone": {
             "mode": "cp",
             "rank": 16,
-            "features": 8,
-            "axis": _on_tables(levels=8, features=4, log2_entries=12, finest=512),
-            "nodes": 512,
-            "bias": 0.3,
+            "features": 16,
+            "axis": {
+                "type": "mlp",
+                "encoding": {"type": "random-fourier", "frequencies": 64, "scale": 5.0},
+                "width": 128,
+                "depth": 1,
+                "skips": [],
+            },
+            "nodes": 256,
         },
-        "field": {**_HEADS, "hidden": [64], "density_shift": -1.0},
+        "field": {**_HEADS, "density": "linear", "hidden": [64], "density_shift": -1.0},
         "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
         "sampler": {
             "type": "occupancy-grid",
@@ -182,7 +188,7 @@ PRESETS: dict[str, Any] = {
             "rays": 512,
             "target_samples": 8192,
             "target_samples_final": 32768,
-            "lr": 1e-2,
+            "lr": 5e-3,
             "lr_final": 0.1,
         },
     },
