@@ -115,10 +115,10 @@ _HEADS = {
 _CPU = {
     "backbone": {
         "coefficients": NERF_COEFFICIENTS,
-        # triangles: jumps between tiles cost 4 dB; powers of two are what lookups are fastest at
+        # triangles, since jumps between tiles cost quality; lookups like powers of two
         "basis": {**NERF_BASIS, "mapping": "triangle", "channels": [8, 8, 4, 4, 4, 4]},
         "out_features": 16,
-        "table_rate": 3.0,
+        "table_rate": 16.0,
     },
     "field": {
         "type": "radiance",
