@@ -19,6 +19,7 @@ from torch.nn.functional import layer_norm, silu
 from polyfield.fields.splines import (
     adaptive_knots,
     curves,
+    inserted,
     refined_knots,
     spline_sum,
     transfer,
@@ -158,7 +159,7 @@ class SplineLayer(nn.Module):
             ValueError: Fewer than before.
         """
         knots = refined_knots(self.knots, self.config.order, intervals)
-        self.coefficients = nn.Parameter(transfer(self.coefficients.detach(), self.knots, knots))
+        self.coefficients = nn.Parameter(inserted(self.coefficients.detach(), self.knots, knots))
         self.knots = knots
 
     def select(self, inputs: Int64[Tensor, "a"], outputs: Int64[Tensor, "b"]) -> None:

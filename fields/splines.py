@@ -273,6 +273,33 @@ def refined_knots(knots: Float[Tensor, "F K"], order: int, intervals: int) -> Fl
     return extend(torch.cat((points, grid[:, -1:]), 1), order)
 
 
+def inserted(
+    coefficients: Float[Tensor, "F M out"],
+    knots: Float[Tensor, "F K"],
+    new: Float[Tensor, "F K2"],
+) -> Float[Tensor, "F M2 out"]:
+    """Coefficients of the same curves on a grid that has all knots of the old one, and more.
+
+    Each is the polar form of a piece at the k knots inside its basis (de Boor's algorithm with
+    another argument at every step): exact on the grid, in time linear in its size.
+    """
+    k = knots.shape[1] - coefficients.shape[1] - 1
+    old, t = knots.double(), new.double()
+    number = torch.arange(t.shape[1] - k - 1, device=t.device)
+    # any cell of the grid on which the basis is not 0: one in its middle
+    near = (number + (k + 1) // 2).clamp(k, t.shape[1] - k - 2)
+    middle = ((t[:, near] + t[:, near + 1]) / 2).contiguous()
+    cell = (torch.searchsorted(old, middle, right=True) - 1).clamp(k, old.shape[1] - k - 2)
+    feature = torch.arange(len(old), device=t.device)[:, None]
+    points = [coefficients.double()[feature, cell - k + j] for j in range(k + 1)]
+    for r in range(1, k + 1):
+        for j in range(k, r - 1, -1):
+            low, high = old.gather(1, cell - k + j), old.gather(1, cell + j + 1 - r)
+            share = ((t[:, number + r] - low) / (high - low))[..., None]
+            points[j] = torch.lerp(points[j - 1], points[j], share)
+    return points[k].to(coefficients.dtype)
+
+
 def transfer(
     coefficients: Float[Tensor, "F M out"],
     knots: Float[Tensor, "F K"],
@@ -280,8 +307,8 @@ def transfer(
 ) -> Float[Tensor, "F M2 out"]:
     """Coefficients on new knots of the same curves, by least squares on dense points.
 
-    Exact, on the new grid, where it has all knots of the old one; otherwise a projection. The
-    reference code fits at samples instead, which leaves bases without samples undetermined.
+    A projection onto curves on the new grid. The reference code fits at samples instead, which
+    leaves bases without samples undetermined.
     """
     order = knots.shape[1] - coefficients.shape[1] - 1
     grid = inner(new.double(), order)

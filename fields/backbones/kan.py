@@ -42,6 +42,8 @@ class KANConfig:
     """Features handed to the field: width of the last layer."""
     intervals: int = 5
     """Intervals G of the splines' grids at the start."""
+    first_intervals: int | None = None
+    """Intervals of the first layer's grids, those of the coordinates (null: as the others)."""
     order: int = 3
     """Degree k of the splines' pieces."""
     squash: Squash = "none"
@@ -54,7 +56,8 @@ class KANConfig:
     init: float = 0.1
     """Standard deviation of the splines' initial coefficients."""
     extensions: tuple[tuple[float, int], ...] = ()
-    """Finer grids on a schedule: pairs of a share of the fit and the intervals from there on."""
+    """Finer grids on a schedule: pairs of a share of the fit and the intervals from there on;
+    `first_intervals` grows in proportion."""
     updates: tuple[float, ...] = ()
     """Shares of the fit at which the grids behind the first layer follow the activations."""
     penalty: float = 0.0
@@ -72,7 +75,8 @@ class KANConfig:
         if self.penalty < 0 or self.entropy < 0:
             raise ValueError("penalty and entropy must not be negative")
         if self.basis == "spline":
-            self.layer(first=True)
+            for first in (True, False):
+                self.layer(first)
         else:
             check_layer(self.basis, self.family)
         self._check_schedule()
@@ -94,10 +98,16 @@ class KANConfig:
 
     def layer(self, first: bool) -> SplineConfig:
         """Settings of one layer of splines."""
+        intervals = self.intervals_of(first)
         squash = "none" if first else self.squash
-        return SplineConfig(
-            self.intervals, self.order, squash, self.base, self.scale, self.init
-        )  # fmt: skip
+        return SplineConfig(intervals, self.order, squash, self.base, self.scale, self.init)
+
+    def intervals_of(self, first: bool, now: int | None = None) -> int:
+        """Intervals of a layer when those of the others are `now` (None: at the start)."""
+        now = self.intervals if now is None else now
+        if not first or self.first_intervals is None:
+            return now
+        return round(self.first_intervals * now / self.intervals)
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,11 @@ _HEADS = {
     "bias": False,
 }
 _FIELD = {"squash": "norm", "scale": False}
+_SIGNAL = {
+    "backbone": {**_FIELD, "hidden": [64], "out_features": 32, "intervals": 8,
+                 "first_intervals": 16, "extensions": [[0.2, 16], [0.5, 64]]},
+    "fit": {"lr": 1e-2, "eps": 1e-8, "lr_final": 0.1, "points": 2**14},
+}  # fmt: skip
 PRESETS = {
     "paper": {
         "backbone": {
@@ -174,6 +189,20 @@ PRESETS = {
             "lr": 1e-2,
             "lr_final": 0.1,
         },
+    },
+    "signal": _SIGNAL,
+    "image": _SIGNAL,
+    "audio": {
+        **_SIGNAL,
+        "backbone": {
+            **_SIGNAL["backbone"],
+            "first_intervals": 1024,
+            "extensions": [[0.3, 16], [0.6, 32]],
+        },
+    },
+    "shape": {
+        **_SIGNAL,
+        "backbone": {**_SIGNAL["backbone"], "first_intervals": 8, "extensions": [[0.5, 16]]},
     },
     "tiny": {
         "backbone": {
@@ -245,10 +274,15 @@ class KANBackbone(Backbone):
             self._updated = due
             self.update_grids(self._points(GRID_POINTS), first=False)
         counts = [n for share, n in self.config.extensions if share <= progress.fraction]
-        if not counts or counts[-1] <= self._splines()[0].intervals:
+        if not counts or not self._finer(counts[-1]):
             return False
         self.refine(counts[-1])
         return True
+
+    def _finer(self, intervals: int) -> bool:
+        """Whether any grid would have more intervals than it has."""
+        wanted = (self.config.intervals_of(n == 0, intervals) for n in range(len(self.layers)))
+        return any(a > b.intervals for a, b in zip(wanted, self._splines(), strict=True))
 
     def sizes(self) -> dict[str, Any]:
         """Widths, intervals, and how many updates of the grids are done."""
@@ -257,7 +291,7 @@ class KANBackbone(Backbone):
         layers = self._splines()
         return {
             "hidden": [layer.out_dim for layer in layers[:-1]],
-            "intervals": layers[0].intervals,
+            "intervals": [layer.intervals for layer in layers],
             "updates": self._updated,
         }
 
@@ -268,7 +302,7 @@ class KANBackbone(Backbone):
         self._updated = sizes["updates"]
         widths = (self.in_dim, *sizes["hidden"], self.out_dim)
         for n, layer in enumerate(self._splines()):
-            layer.resize(widths[n], widths[n + 1], sizes["intervals"])
+            layer.resize(widths[n], widths[n + 1], sizes["intervals"][n])
 
     @torch.no_grad()
     def update_grids(self, x: Float[Tensor, "n in_dim"], first: bool = True) -> None:
@@ -288,11 +322,14 @@ class KANBackbone(Backbone):
     def refine(self, intervals: int) -> None:
         """Cut all grids into more intervals (paper, section 2.4); the function stays as it is.
 
+        Args:
+            intervals: Of every layer but the first, which keeps its proportion to them.
+
         Raises:
             ValueError: Fewer than before.
         """
-        for layer in self._splines():
-            layer.refine(intervals)
+        for n, layer in enumerate(self._splines()):
+            layer.refine(self.config.intervals_of(n == 0, intervals))
 
     @torch.no_grad()
     def attribution(self, x: Float[Tensor, "n in_dim"] | None = None) -> list[Attribution]:

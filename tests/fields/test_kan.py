@@ -39,7 +39,7 @@ def target(x):
     return (torch.sin(math.pi * x[:, :1]) + x[:, 1:] ** 2).exp()
 
 
-def lbfgs(network, x, y, steps, penalty=False):
+def lbfgs(network, x, y, steps):
     """Full-batch L-BFGS as the paper trains; the root mean squared error at the end."""
     optimiser = torch.optim.LBFGS(
         network.parameters(), max_iter=steps, history_size=10, line_search_fn="strong_wolfe",
@@ -49,8 +49,6 @@ def lbfgs(network, x, y, steps, penalty=False):
     def closure():
         optimiser.zero_grad()
         loss = (network(x) - y).square().mean()
-        if penalty:
-            loss = loss + sum(network.regularisation().values())
         loss.backward()
         return loss
 
@@ -137,18 +135,28 @@ def test_grids_change_on_schedule_and_a_run_in_mid_schedule_is_restored():
     seen = []
     for share in (0.0, 0.1, 0.3, 0.5, 0.6):
         replaced = network.grow(Progress(0, share))
-        seen.append((replaced, network.sizes()["intervals"], network.sizes()["updates"]))
+        seen.append((replaced, network.layers[1].intervals, network.sizes()["updates"]))
     assert seen == [(False, 5, 0), (False, 5, 1), (False, 5, 2), (True, 10, 2), (False, 10, 2)]
     other = make(seed=7, **settings)
     other.resize(network.sizes())
     other.load_state_dict(network.state_dict())
     assert torch.equal(other(x), network(x)) and not other.grow(Progress(0, 0.7))
-    assert other.grow(Progress(0, 1.0)) and other.sizes()["intervals"] == 12
+    assert other.grow(Progress(0, 1.0)) and other.sizes()["intervals"] == [12, 12]
 
 
 def test_a_late_start_takes_the_last_grid_at_once():
     network = make(extensions=[[0.2, 10], [0.4, 20]])
     assert network.grow(Progress(0, 0.9)) and network.layers[0].intervals == 20
+
+
+def test_the_coordinates_grid_keeps_its_proportion():
+    network = make(hidden=(4,), first_intervals=16, intervals=4, extensions=[[0.5, 6]])
+    assert network.sizes()["intervals"] == [16, 4]
+    assert network.grow(Progress(0, 0.5)) and network.sizes()["intervals"] == [24, 6]
+    assert not network.grow(Progress(0, 0.6))
+    network = make(hidden=(4,), first_intervals=2, intervals=8, extensions=[[0.5, 9]])
+    assert network.grow(Progress(0, 0.5)) and network.sizes()["intervals"] == [2, 9]
+    assert not network.grow(Progress(0, 0.6))
 
 
 def test_finer_grids_lower_the_error_of_the_paper_s_example():
@@ -160,9 +168,13 @@ def test_finer_grids_lower_the_error_of_the_paper_s_example():
     found = []
     for intervals in (3, 10, 20):
         network.refine(intervals)
-        lbfgs(network, x, target(x), 150)
+        for _ in range(2):
+            lbfgs(network, x, target(x), 60)
+            network.update_grids(x, first=False)
+        lbfgs(network, x, target(x), 60)
         found.append(rmse(network, test, target(test)))
-    assert found[0] < 5e-2 and found[1] < found[0] / 5 and found[2] < found[1] / 5
+    # the paper's code: 1.5e-2, 3.3e-4 and 4.0e-5 after twenty times as many iterations
+    assert found[0] < 3e-2 and found[1] < found[0] / 5 and found[2] < found[1] / 5
 
 
 def test_sparsity_has_its_closed_forms():
@@ -266,6 +278,7 @@ def test_other_bases_take_the_place_of_splines(basis):
         ({"basis": "bspline"}, "basis"),
         ({"hidden": (0,)}, "widths"),
         ({"intervals": 0}, "intervals"),
+        ({"first_intervals": 0}, "intervals"),
         ({"init": 0.0}, "init"),
         ({"penalty": -1.0}, "negative"),
         ({"extensions": ((0.5, 5),)}, "more intervals"),

@@ -12,6 +12,7 @@ from polyfield.fields.splines import (
     curves,
     fit_coefficients,
     inner,
+    inserted,
     local_basis,
     pieces,
     refined_knots,
@@ -191,8 +192,17 @@ def test_refinement_keeps_curves_for_any_number_of_intervals(finer):
     for knots in (uniform_knots(5, 3).double().repeat(2, 1), uneven(2, 5, 3)):
         new = refined_knots(knots, 3, finer)
         assert new.shape[1] == finer + 7 and (new.diff() > 0).all()
-        after = curves(x, new, transfer(c, knots, new))
-        assert (after - curves(x, knots, c)).abs().max() < 1e-9
+        for c_new in (inserted(c, knots, new), transfer(c, knots, new)):
+            assert (curves(x, new, c_new) - curves(x, knots, c)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 5])
+def test_refinement_keeps_curves_of_any_order(order):
+    x = torch.linspace(-1, 1, 301, dtype=torch.float64)[:, None]
+    knots, c = uneven(1, 5, order), random(1, 5 + order, 2)
+    new = refined_knots(knots, order, 13)
+    after = curves(x, new, inserted(c, knots, new))
+    torch.testing.assert_close(after, curves(x, knots, c))
 
 
 def test_twice_the_intervals_of_an_even_grid_are_an_even_grid():
