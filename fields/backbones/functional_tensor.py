@@ -8,8 +8,10 @@ fit are SlimmeRF's, see `polyfield.fields.ranks`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -38,7 +40,8 @@ from polyfield.registry import build, register
 CORE_NOISE = 0.01
 LARGEST_CORE = 2**28  # values: 1 GiB in single precision
 BLOCK = 2**20  # values of a factor that stay in the cache until they are contracted
-PROBE = 1024  # coordinates looked at to see whether they repeat
+PROBE = 1024  # coordinates looked at to see whether they recur
+GRID_SHARE = 4  # a whole grid's matrix products cost less than contractions at a fourth of it
 
 
 def _relu_network() -> dict[str, Any]:
@@ -99,12 +102,17 @@ def _cut(values: Tensor, shape: Sequence[int], rank: int) -> nn.Parameter:
     return nn.Parameter(kept.flatten(0, len(shape) - 1).clone())
 
 
-def _repeats(x: Float[Tensor, "n 1"]) -> bool:
-    """Whether coordinates recur often enough to look for those that differ (a sort)."""
+def _recurring(x: Float[Tensor, "n"]) -> tuple[Tensor, Tensor] | None:
+    """The coordinates that differ, and which of them each is; None where few recur.
+
+    A few are looked at first, since telling them all apart takes a sort.
+    """
     if len(x) < 4 * PROBE or x.requires_grad:
-        return False
+        return None
     probe = x[:: len(x) // PROBE]
-    return len(torch.unique(probe)) < 0.9 * len(probe)
+    if len(torch.unique(probe)) > 0.9 * len(probe):
+        return None
+    return torch.unique(x, return_inverse=True)
 
 
 def _along(progress: Progress, axis: int) -> Progress:
@@ -196,9 +204,27 @@ PRESETS: dict[str, Any] = {
         "backbone": {"mode": "tt", "rank": 32, "features": 1, "axis": _on_waves(8, 128)},
         "fit": {**_ADAM, "lr": 1e-3, "lr_final": 0.1, "points": 65536},
     },
+    # a table per axis follows single rows and columns of pixels sooner than waves do
     "image": {
-        "backbone": {"mode": "cp", "rank": 128, "features": 3, "axis": _on_waves(9, 256)},
-        "fit": {"points": 262144},
+        "backbone": {
+            "mode": "cp",
+            "rank": 128,
+            "features": 3,
+            "axis": {
+                "type": "mlp",
+                "encoding": {
+                    "type": "hash-grid",
+                    "levels": 8,
+                    "features": 4,
+                    "max_resolution": 512,
+                },
+                "width": 128,
+                "depth": 1,
+                "skips": [],
+            },
+            "bias": 0.03,
+        },
+        "fit": {"lr": 1e-2},
     },
     "audio": {"backbone": {"axis": _on_waves(16, 256)}, "fit": {"points": 16384}},
     "video": {"backbone": {"features": 3, "axis": _on_waves(8, 256)}},
@@ -293,15 +319,35 @@ class FunctionalTensor(Backbone):
         """Features at x.
 
         Where coordinates recur, as those of pixels do, networks are evaluated once for each
-        that differs, unless derivatives in x are wanted.
+        that differs, and contractions for the whole grid if that is not many times larger;
+        unless derivatives in x are wanted.
         """
         points = x.reshape(-1, self.in_dim)
-        readers = [self._reader(i, points[:, i : i + 1]) for i in range(self.in_dim)]
+        known = [None if self.config.nodes else _recurring(a) for a in points.unbind(-1)]
+        whole = math.prod(len(points) if k is None else len(k[0]) for k in known)
+        if len(points) and whole <= GRID_SHARE * len(points) and None not in known:
+            out = self._from_grid([k for k in known if k is not None])
+        else:
+            out = self._by_blocks(points, known)
+        return out.reshape(*x.shape[:-1], self.out_dim)
+
+    def _by_blocks(
+        self, points: Tensor, known: Sequence[tuple[Tensor, Tensor] | None]
+    ) -> Float[Tensor, "n out_dim"]:
+        """Features of points that need not lie on a grid."""
+        readers = [
+            self._reader(i, points[:, i : i + 1], recurring) for i, recurring in enumerate(known)
+        ]
         step = max(256, BLOCK // self._widest())
         # the last of no points is an empty block
         blocks = [slice(i, i + step) for i in range(0, max(1, len(points)), step)]
-        out = [self._contract([read(rows) for read in readers]) for rows in blocks]
-        return torch.cat(out).reshape(*x.shape[:-1], self.out_dim)
+        return torch.cat([self._contract([read(rows) for read in readers]) for rows in blocks])
+
+    def _from_grid(self, known: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, "n out_dim"]:
+        """Features of points as entries of the grid of their coordinates."""
+        values = self.grid([unique for unique, _ in known])
+        cell = reduce(lambda at, k: at * len(k[0]) + k[1], known, torch.zeros_like(known[0][1]))
+        return embedding(cell, values.flatten(0, -2))
 
     def _widest(self) -> int:
         """Values per point of the largest tensor on the way."""
@@ -318,7 +364,7 @@ class FunctionalTensor(Backbone):
             (n_1, ..., n_d, features): `forward` at ``torch.meshgrid(*axes, indexing="ij")``.
         """
         points = [a[:, None] for a in axes]
-        factors = [self._reader(i, p)(slice(None)) for i, p in enumerate(points)]
+        factors = [self._reader(i, p, None)(slice(None)) for i, p in enumerate(points)]
         if self.mode == "tucker":
             return tucker_grid(self.core, factors)
         return cp_grid(factors) if self.mode == "cp" else train_grid(factors)
@@ -328,15 +374,17 @@ class FunctionalTensor(Backbone):
             return tucker_points(self.core, factors)
         return cp_points(factors) if self.mode == "cp" else train_points(factors)
 
-    def _reader(self, axis: int, x: Float[Tensor, "n 1"]) -> Callable[[slice], Tensor]:
+    def _reader(
+        self, axis: int, x: Float[Tensor, "n 1"], recurring: tuple[Tensor, Tensor] | None
+    ) -> Callable[[slice], Tensor]:
         """The factor of an axis at x, to be asked for by rows."""
         shape = self._shape(axis)
         if self.config.nodes is not None:
             nodes = torch.linspace(-1, 1, self.config.nodes, dtype=x.dtype, device=x.device)
             table = self._factor(axis, nodes[:, None])
             return lambda rows: interpolate(x[rows], table).unflatten(-1, shape)
-        if _repeats(x):
-            unique, index = torch.unique(x[:, 0], return_inverse=True)
+        if recurring is not None:
+            unique, index = recurring
             table = self._factor(axis, unique[:, None])
             return lambda rows: embedding(index[rows], table).unflatten(-1, shape)
         return lambda rows: self._factor(axis, x[rows]).unflatten(-1, shape)

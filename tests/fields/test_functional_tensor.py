@@ -144,29 +144,42 @@ class TestValues:
 
 
 class TestRecurringCoordinates:
+    """In two dimensions all pixels of an image, in any order; in three a part of a grid."""
+
+    @staticmethod
+    def drawn(dims):
+        x = pixels(70 if dims == 2 else 40, dims)[1].reshape(-1, dims)
+        return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:5000]]
+
     @pytest.mark.parametrize("mode", MODES)
-    def test_networks_see_each_coordinate_of_an_image_once(self, mode):
-        backbone = make(2, mode=mode)
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_networks_see_each_coordinate_once(self, mode, dims):
+        backbone, x = make(dims, mode=mode), self.drawn(dims)
         rows = []
         for net in backbone.axes:
             net.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
-        _, x = pixels(70)
-        shuffled = x.reshape(-1, 2)[torch.randperm(70 * 71, generator=torch.Generator())]
-        values = backbone(shuffled)
-        assert rows == [70, 71]
+        values = backbone(x)
+        assert rows == ([70, 71] if dims == 2 else [40, 41, 42])
         # derivatives in x are wanted: every point by itself, the same values
-        torch.testing.assert_close(backbone(shuffled.clone().requires_grad_()), values)
-        assert max(rows) == 70 * 71
+        torch.testing.assert_close(backbone(x.clone().requires_grad_()), values)
+        assert max(rows) == len(x)
 
-    def test_gradients_are_those_of_every_point_by_itself(self):
-        backbone = make(2)
-        x = pixels(70)[1].reshape(-1, 2)
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_gradients_are_those_of_every_point_by_itself(self, dims):
+        backbone, x = make(dims), self.drawn(dims)
         found = []
         for points_ in (x, x.clone().requires_grad_()):
             backbone.zero_grad()
             backbone(points_).square().sum().backward()
             found.append([p.grad.clone() for p in backbone.parameters()])
         torch.testing.assert_close(*found)
+
+    def test_whole_grids_are_contracted_as_such(self, monkeypatch):
+        backbone, asked = make(2), []
+        grid = backbone.grid
+        monkeypatch.setattr(backbone, "grid", lambda axes: asked.append(len(axes[0])) or grid(axes))
+        backbone(self.drawn(2))
+        assert asked == [70]
 
     def test_scattered_points_are_not_sorted(self, monkeypatch):
         called = []
