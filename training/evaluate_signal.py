@@ -98,7 +98,7 @@ def score_entries(model: Model, signal: Signal, progress: Callable[[str], None])
     shape, occupancy = signal.modality == "shape", signal.meta.get("target") == "occupancy"
     for block in signal.samples.blocks(BLOCK):
         start = time.perf_counter()
-        found = model.values(block.x.to(model.device)).float().cpu()
+        found = model.look(block.x)
         seconds += time.perf_counter() - start
         errors.add(rounded(found, signal), block.values, block.held_out)
         if shape:
@@ -159,7 +159,7 @@ def _rows(model: Model, signal: Signal, frame: int, low: int, high: int) -> tupl
     y, x = torch.meshgrid(torch.arange(low, high), torch.arange(width), indexing="ij")
     columns = [x.flatten(), y.flatten()] + [torch.full((x.numel(),), frame)] * (signal.dims - 2)
     x, truth = signal.samples.at(signal.grid.index(torch.stack(columns, 1)))
-    found = rounded(model.values(x.to(model.device)).float().cpu(), signal)
+    found = rounded(model.look(x), signal)
     return truth.reshape(high - low, width, -1), found.reshape(high - low, width, -1)
 
 

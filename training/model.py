@@ -94,6 +94,19 @@ class Model(nn.Module):
         with backend.using(self.settings["backend"]):
             return self.field(x)
 
+    @torch.no_grad()
+    def look(
+        self, x: Float[Tensor, "*n dims"], block: int = 1 << 15
+    ) -> Float[Tensor, "*n channels"]:
+        """`values` without gradients, a block of points at a time, as float32 on the CPU.
+
+        Some backbones need kilobytes per point, so that large pictures must not go in one piece.
+        """
+        flat = x.reshape(-1, x.shape[-1])
+        parts = [self.values(part.to(self.device)).float().cpu() for part in flat.split(block)]
+        values = torch.cat(parts) if parts else self.values(flat.to(self.device)).float().cpu()
+        return values.reshape(*x.shape[:-1], values.shape[-1])
+
     def grid(self, axes: list[Float[Tensor, "_"]]) -> Float[Tensor, "*shape channels"] | None:
         """Values on a grid of coordinates per axis, if the field has a separable way to them."""
         with backend.using(self.settings["backend"]):

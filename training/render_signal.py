@@ -113,4 +113,4 @@ def grid_values(model: Model, grid: Grid, block: int = BLOCK) -> Iterator[Tensor
     else:
         return
     for _, x in grid.blocks(block):
-        yield model.values(x.to(model.device)).float().cpu()
+        yield model.look(x)

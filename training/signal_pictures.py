@@ -34,7 +34,7 @@ def preview(model: Model, signal: Signal, out: Path, pixels: int = PREVIEW_PIXEL
         assert signal.grid is not None
         index, shape = middle(signal.grid, pixels)
         x, truth = signal.samples.at(index)
-        found = model.values(x.to(model.device)).float().cpu()
+        found = model.look(x)
         save_picture(out, side_by_side([as_colour(v.reshape(*shape, -1)) for v in (truth, found)]))
 
 
@@ -67,7 +67,7 @@ def _waves(model: Model, signal: Signal) -> list[Tensor]:
     length = signal.shape[0]
     index = torch.arange(0, length, max(1, length // (width * 64)))
     x, truth = signal.samples.at(index)
-    found = model.values(x.to(model.device)).float().cpu()
+    found = model.look(x)
     column = torch.div(index * width, length, rounding_mode="floor")
     pictures = []
     for values in (truth[:, 0], found[:, 0]):
@@ -84,8 +84,8 @@ def _cross_section(model: Model, signal: Signal) -> Tensor:
     """The middle of the box across the last axis: inside dark, outside bright."""
     axis = (torch.arange(SLICE) + 0.5) / SLICE * 2 - 1
     y, x = torch.meshgrid(axis.flip(0), axis, indexing="ij")
-    points = torch.stack([x, y, torch.zeros_like(x)], -1).to(model.device)
-    value = model.values(points)[..., 0].float().cpu()
+    points = torch.stack([x, y, torch.zeros_like(x)], -1)
+    value = model.look(points)[..., 0]
     if signal.meta.get("target") == "occupancy":
         return (1 - value.clamp(0, 1) * 0.8)[..., None].expand(SLICE, SLICE, 3)
     line = 0.85 + 0.15 * torch.cos(value * CONTOURS * 2 * math.pi)

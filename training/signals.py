@@ -114,5 +114,5 @@ def quick_score(model: Model, signal: Signal, most: int = LOOKED_AT) -> tuple[bo
             kept = kept[signal.holdout.contains(kept)]
         index = kept if len(kept) else index
     x, truth = signal.samples.at(index)
-    prediction = model.values(x.to(model.device)).float().cpu()
+    prediction = model.look(x)
     return signal.holdout is not None, psnr(prediction, truth)
