@@ -39,7 +39,7 @@ from polyfield.registry import build, register
 
 CORE_NOISE = 0.01
 LARGEST_CORE = 2**28  # values: 1 GiB in single precision
-BLOCK = 2**20  # values of a factor that stay in the cache until they are contracted
+BLOCK = 2**19  # values of a factor that stay in the cache until they are contracted
 PROBE = 1024  # coordinates looked at to see whether they recur
 GRID_SHARE = 4  # a whole grid's matrix products cost less than contractions at a fourth of it
 
