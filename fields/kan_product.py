@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 # Values in a block's table: small enough for the cache, long enough for vector instructions.
-BLOCK = 2**21
+BLOCK = 2**22
 # Points that are looked at to see whether coordinates repeat, and how often they must do so.
 SAMPLE = 1024
 REPEATS = 4

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield.fields.base import Backbone
+from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.registry import register
 
@@ -53,9 +54,29 @@ class FKANConfig:
 PRESETS = {
     "paper": {
         "backbone": {"harmonics": 270, "first_width": 128, "widths": [256, 256, 256, 512]},
-        "fit": {"lr": 1e-4, "lr_final": 0.1, "points": 4096},
+        "fit": {**ADAM, "lr": 1e-4, "points": 4096},
     },
-    "cpu": {"backbone": {"harmonics": 32, "first_width": 64, "widths": [64, 64]}},
+    "cpu": {
+        **RADIANCE_CPU,
+        "backbone": {"harmonics": 48, "first_width": 64, "widths": [64, 64]},
+        "fit": {**ADAM, "lr": 2e-3, "rays": 512, "target_samples": 8192},
+    },
+    # 165,507 weights with three channels
+    "signal": {
+        "backbone": {"harmonics": 128, "first_width": 128, "widths": [256, 256]},
+        "fit": {**ADAM, "lr": 2e-3, "points": 2048},
+    },
+    "volume": {"backbone": {"harmonics": 64}, "fit": {"points": 4096}},
+    "video": {"backbone": {"harmonics": 96}, "fit": {"points": 4096}},
+    # kilohertz are far above what integer harmonics of the box reach with few of them
+    "audio": {
+        "backbone": {"harmonics": 1024, "first_width": 64, "widths": [128, 128]},
+        "fit": {"points": 4096},
+    },
+    "shape": {
+        "backbone": {"harmonics": 32, "first_width": 128, "widths": [128, 128]},
+        "fit": {"points": 8192},
+    },
     "tiny": {"backbone": {"harmonics": 4, "first_width": 8, "widths": [8, 6]}},
 }
 

@@ -21,6 +21,7 @@ from torch.nn.functional import gelu, one_hot, silu
 
 from polyfield.config import Spec
 from polyfield.fields.base import Backbone
+from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.heads import linear
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.registry import build, register
@@ -34,6 +35,10 @@ PROBES = 512
 
 def _frequencies(levels: int) -> dict[str, Any]:
     return {"type": "frequency", "levels": levels}
+
+
+def _random(frequencies: int, scale: float) -> dict[str, Any]:
+    return {"type": "random-fourier", "frequencies": frequencies, "scale": scale}
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,39 @@ class MLPKANConfig:
             raise ValueError(f"balance must not be negative, got {self.balance}")
 
 
+_BALANCED = {"losses": {"mse": 1.0, "regularisation": 1.0}}
 PRESETS = {
-    "paper": {"backbone": {"experts": 8, "top_k": 2}},
-    "cpu": {"backbone": {"experts": 4, "top_k": None, "width": 32, "hidden": 32, "blocks": 1}},
+    "paper": {
+        **_BALANCED,
+        "backbone": {"experts": 8, "top_k": 2, "width": 64, "hidden": 64, "blocks": 2},
+        "fit": {**ADAM, "lr": 1e-3},
+    },
+    "cpu": {
+        **RADIANCE_CPU,
+        **_BALANCED,
+        "backbone": {
+            "encoding": _frequencies(8),
+            "experts": 4,
+            "top_k": 1,
+            "width": 32,
+            "hidden": 32,
+            "blocks": 1,
+        },
+        "fit": {**ADAM, "lr": 3e-3, "rays": 512, "target_samples": 8192},
+    },
+    # one expert per point, and frequencies at random: of what was tried the best for its time
+    "signal": {
+        **_BALANCED,
+        "backbone": {"encoding": _random(128, 8.0), "experts": 4, "top_k": 1, "blocks": 1},
+        "fit": {**ADAM, "lr": 5e-3, "points": 2048},
+    },
+    "volume": {"backbone": {"encoding": _random(128, 4.0)}},
+    "video": {"backbone": {"encoding": _random(128, 4.0)}},
+    "audio": {"backbone": {"encoding": _random(256, 500.0), "top_k": None}, "fit": {"lr": 2e-3}},
+    "shape": {
+        "backbone": {"encoding": _frequencies(6), "width": 32, "hidden": 32},
+        "fit": {"lr": 2e-3, "points": 8192},
+    },
     "tiny": {
         "backbone": {
             "encoding": _frequencies(2),

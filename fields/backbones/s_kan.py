@@ -19,8 +19,9 @@ from torch.nn.functional import one_hot, silu
 
 from polyfield.encodings.base import Progress
 from polyfield.fields.base import Backbone
+from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import FAMILIES, LayerConfig, check_layer, unit_init
-from polyfield.fields.kan_product import table_product
+from polyfield.fields.kan_product import repeated, repeated_product, table_product
 from polyfield.registry import register
 
 POOL = ("spline", "chebyshev", "rbf", "mexican-hat", "fourier")
@@ -36,6 +37,8 @@ class SKANConfig:
     """Families to choose from."""
     size: int = 8
     """Functions per edge, the same for every family."""
+    first_size: int | None = None
+    """Functions per edge of the first layer, which sees coordinates (None: `size`)."""
     granularity: Literal["node", "layer"] = "node"
     """What chooses: every input of a layer for itself, or the layer."""
     full: float = 0.4
@@ -53,8 +56,9 @@ class SKANConfig:
             raise ValueError(f"widths must be one or more numbers from 1, got {self.widths}")
         if not self.pool or len(set(self.pool)) != len(self.pool):
             raise ValueError(f"pool must name one or more families once, got {self.pool}")
-        for name in self.pool:
-            check_layer(name, LayerConfig(self.size))
+        for size in {self.size, self.first_size or self.size}:
+            for name in self.pool:
+                check_layer(name, LayerConfig(size))
         if self.full < 0 or self.selection < 0 or self.full + self.selection > 1:
             raise ValueError(
                 "full and selection must be shares that sum to at most 1, got "
@@ -66,9 +70,26 @@ class SKANConfig:
             raise ValueError(f"entropy must not be negative, got {self.entropy}")
 
 
+_SEARCH = {"losses": {"mse": 1.0, "regularisation": 1.0}}
 PRESETS = {
-    "paper": {"backbone": {"widths": [32, 32], "pool": list(POOL), "size": 8}},
-    "cpu": {"backbone": {"widths": [32, 32], "pool": list(POOL), "size": 8}},
+    "paper": {
+        **_SEARCH,
+        "backbone": {"widths": [32, 32], "pool": list(POOL), "size": 8},
+        "fit": {**ADAM, "lr": 1e-2},
+    },
+    "cpu": {
+        **RADIANCE_CPU,
+        **_SEARCH,
+        "backbone": {"widths": [16, 16], "first_size": 32, "size": 6},
+        "fit": {**ADAM, "lr": 1e-2, "rays": 512, "target_samples": 8192},
+    },
+    "signal": {
+        **_SEARCH,
+        "backbone": {"widths": [64, 32], "first_size": 64, "size": 6},
+        "fit": {**ADAM, "lr": 5e-3, "points": 2048},
+    },
+    "audio": {"backbone": {"widths": [64, 32], "first_size": 512}, "fit": {"points": 4096}},
+    "shape": {"backbone": {"widths": [32, 16], "first_size": 32}, "fit": {"points": 8192}},
     "tiny": {"backbone": {"widths": [6, 4], "pool": ["spline", "chebyshev", "fourier"], "size": 4}},
 }
 
@@ -121,12 +142,15 @@ class SelectableLayer(nn.Module):
         self, x: Float[Tensor, "n in_dim"], temperature: float, hard: bool
     ) -> Float[Tensor, "n out_dim"]:
         """Outputs at x; a pruned layer has no use for temperature and hardness."""
-        u = x.tanh() if self.config.squash == "tanh" else x
-        matrix = self.coefficients
+        u = (x.tanh() if self.config.squash == "tanh" else x).T.contiguous()
+        axes, matrix = None, self.coefficients
         if self.choice is None:
-            gate = gates(self.logits, temperature, hard)
+            axes, gate = repeated(u), gates(self.logits, temperature, hard)
             matrix = (matrix * gate[:, None, :, None]).flatten(0, 1)
-        out = table_product(self._table, u.T.contiguous(), matrix.flatten(0, 1))
+        if axes is None:
+            out = table_product(self._table, u, matrix.flatten(0, 1))
+        else:  # points of a pixel grid
+            out = repeated_product(lambda v: self._table(v)[:, None], axes, matrix)
         return torch.addmm(out, silu(x), self.base_weight)
 
     def _table(self, u: Tensor) -> Tensor:
@@ -178,12 +202,17 @@ class SKANBackbone(Backbone):
                 config.pool,
                 a,
                 b,
-                LayerConfig(config.size, "tanh" if i else "none"),
+                self._layer_config(i),
                 config.granularity == "layer",
                 generator,
             )
             for i, (a, b) in enumerate(zip(inputs, config.widths, strict=True))
         )
+
+    def _layer_config(self, layer: int) -> LayerConfig:
+        if layer == 0:
+            return LayerConfig(self.config.first_size or self.config.size, "none")
+        return LayerConfig(self.config.size, "tanh")
 
     @property
     def pruned(self) -> bool:

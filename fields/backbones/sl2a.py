@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from polyfield.fields.base import Backbone
+from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.registry import register
 
@@ -49,9 +50,28 @@ class SL2AConfig:
 PRESETS = {
     "paper": {
         "backbone": {"degree": 256, "width": 256, "layers": 3, "rank": 128},
-        "fit": {"lr": 1e-3, "lr_final": 0.1, "points": 16384},
+        "fit": {**ADAM, "lr": 1e-3, "points": 16384},
     },
-    "cpu": {"backbone": {"degree": 48, "width": 64, "layers": 2, "rank": 32}},
+    "cpu": {
+        **RADIANCE_CPU,
+        "backbone": {"degree": 64, "width": 64, "layers": 2, "rank": 32},
+        "fit": {**ADAM, "lr": 2e-3, "rays": 512, "target_samples": 8192},
+    },
+    # 173,763 weights with three channels
+    "signal": {
+        "backbone": {"degree": 320, "width": 192, "layers": 2, "rank": 64},
+        "fit": {**ADAM, "lr": 3e-3, "points": 2048},
+    },
+    "volume": {"backbone": {"degree": 128}, "fit": {"points": 4096}},
+    "video": {"backbone": {"degree": 192}, "fit": {"points": 4096}},
+    "audio": {
+        "backbone": {"degree": 2048, "width": 64, "rank": 32, "squash": "none"},
+        "fit": {"points": 4096},
+    },
+    "shape": {
+        "backbone": {"degree": 64, "width": 128, "rank": 32},
+        "fit": {"lr": 2e-3, "points": 8192},
+    },
     "tiny": {"backbone": {"degree": 6, "width": 8, "layers": 2, "rank": 4}},
 }
 

@@ -55,6 +55,18 @@ class TestSizes:
         backbone.grow(at(1.0))
         assert len(set(backbone.selection()[0])) == 1
 
+    def test_the_first_layer_may_have_functions_of_its_own(self):
+        first, second = make(widths=(4, 3), size=6, first_size=32).layers
+        assert first.coefficients.shape == (5, 32, 2, 4)
+        assert second.coefficients.shape == (5, 6, 4, 3)
+
+    def test_pixel_grids_give_the_same_as_scattered_points(self):
+        backbone = make(widths=(4, 3)).double()
+        axis = torch.linspace(-1, 1, 40, dtype=torch.float64)
+        grid = torch.cartesian_prod(axis, axis)
+        few = torch.cat([backbone(part) for part in grid.split(100)])
+        torch.testing.assert_close(backbone(grid), few)
+
 
 class TestLayer:
     def test_a_pool_of_one_is_the_plain_network_bit_for_bit(self):
@@ -177,6 +189,7 @@ def test_the_family_of_the_target_is_selected():
         ({"pool": ["spline", "haar"]}, "basis must be one of"),
         ({"pool": ["rbf", "rbf"]}, "once"),
         ({"size": 3}, "at least 4"),
+        ({"first_size": 3}, "at least 4"),
         ({"size": 7}, "even"),
         ({"full": 0.7, "selection": 0.4}, "sum to at most 1"),
         ({"final_temperature": 0.0}, "final_temperature"),
