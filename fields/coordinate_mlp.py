@@ -25,33 +25,6 @@ from polyfield.fields.activations import (
 from polyfield.fields.base import Backbone
 from polyfield.registry import build
 
-# Of a run that fits a radiance field on a CPU, for activations with frequencies of their own.
-RADIANCE_CPU = {
-    "field": {
-        "type": "radiance",
-        "direction": {"type": "spherical-harmonics", "degree": 4},
-        "density": "linear",
-        "density_activation": "exp",
-        "density_shift": -1.0,
-        "hidden": [64],
-        "bias": True,
-    },
-    "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-    "sampler": {
-        "type": "occupancy-grid",
-        "resolution": 64,
-        "steps": 512,
-        "first_steps": 256,
-        "growth": 0.5,
-        "dilate": False,
-        "early_stop_eps": 0.0,
-    },
-    "data": {"background": "random"},
-}
-# The networks work in [-1, 1]: so do sounds and distances; colours lie in [0, 1].
-CENTRED = {"type": "signal", "scale": 0.5, "shift": 0.5}
-AS_IT_IS = {"type": "signal", "scale": 1.0, "shift": 0.0}
-ADAM = {"betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1}
 BLOCK = 4096  # rows that go through all layers together, while the cache holds them
 
 

@@ -28,38 +28,6 @@ OUTSIDE = -50.0
 # The box that remains is larger than what was found by this share of it (DirectVoxGO's 5 %).
 MARGIN = 0.05
 
-# What fits any grid in minutes on two cores: as for `hash-grid`, whose preset says why.
-CPU_RECIPE: dict[str, Any] = {
-    "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-    "sampler": {
-        "type": "occupancy-grid",
-        "resolution": 64,
-        "steps": 768,
-        "first_steps": 192,
-        "growth": 1.0,
-        "dilate": False,
-        "early_stop_eps": 0.0,
-    },
-    "data": {"background": "random"},
-    "fit": {
-        "rays": 512,
-        "target_samples": 8192,
-        "target_samples_final": 32768,
-        "lr": 5e-3,
-        "lr_final": 0.1,
-    },
-}
-CPU_HEADS: dict[str, Any] = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "density_activation": "exp",
-    "density_shift": -1.0,
-    "hidden": [64],
-    "bias": False,
-}
-UNBOUNDED: dict[str, Any] = {"sampler": {"type": "proposal"}}
-
 
 @dataclass(frozen=True)
 class Growth:
@@ -108,6 +76,24 @@ class Growth:
         if not stage:
             return float(self.first**in_dim)
         return self.first**in_dim * (self.final / self.first) ** (in_dim * stage / len(self.at))
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """Settings that backbones with a `Growth` have in common."""
+
+    resolution: int = 128
+    """Nodes per axis at the start."""
+    final_resolution: int = 300
+    """Nodes per axis of the whole box in the end; a smaller box gets as many nodes in all."""
+    grow_at: tuple[float, ...] = ()
+    """Shares of the budget at which the grids get finer, in steps of equal ratio."""
+    shrink_at: float | None = None
+    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
+
+    def growth(self) -> Growth:
+        """Resolutions and when they change."""
+        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
 
 
 def box_resolution(box: Float[Tensor, "2 D"], nodes: float) -> tuple[int, ...]:

@@ -47,6 +47,25 @@ class RankSchedule:
             raise ValueError(f"rank_gap must not be negative, got {self.gap}")
 
 
+@dataclass(frozen=True)
+class RankSettings:
+    """Settings that backbones with a `RankSchedule` have in common."""
+
+    rank_schedule: Literal["none", "fixed", "jump"] = "none"
+    """When components become active, so that the field can be cut to fewer of them: all from the
+    start, evenly over `rank_share` of the budget, or when the error jumps (SlimmeRF)."""
+    rank_share: float = 0.5
+    """Share of the budget after which all are active (fixed)."""
+    rank_jump: float = 0.4
+    """Relative change of the error from step to step that activates one more (jump)."""
+    rank_gap: int = 0
+    """Fewest steps between two activations (jump)."""
+
+    def schedule(self) -> RankSchedule:
+        """When components become active."""
+        return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
+
+
 def scheduled_rank(fraction: float, rank: int, share: float) -> int:
     """Active components at a fraction of the budget, all of them from `share` on.
 

@@ -160,7 +160,18 @@ def _parse_value(text: str) -> Any:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The docstring line under each field of a dataclass (its help text), by field name."""
+    """The docstring line under each field of a dataclass (its help text), by field name.
+
+    A field whose default alone a subclass changes keeps its line.
+    """
+    bases = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]
+    found: dict[str, str] = {}
+    for base in reversed(bases):
+        found.update(_own_help(base))
+    return found
+
+
+def _own_help(cls: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     found, last = {}, None
     for node in tree.body:

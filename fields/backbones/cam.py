@@ -25,6 +25,7 @@ from polyfield.encodings.interpolation import interpolate
 from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
+from polyfield.fields.recipes import FEW_STEPS, UNBOUNDED, two_cores
 from polyfield.registry import build, register
 
 EPS = 1e-5
@@ -181,8 +182,8 @@ PRESETS = {
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {**_ADAM, "rays": 1024, "lr": 5e-4, "lr_final": 0.01},
     },
-    "cpu": {
-        "backbone": {
+    "cpu": two_cores(
+        {
             "encoding": {"type": "frequency", "levels": 6},
             "width": 64,
             "depth": 3,
@@ -190,7 +191,7 @@ PRESETS = {
             "groups": 16,
             "norm": "none",
         },
-        "field": {
+        {
             **_HEADS,
             "direction": {"type": "spherical-harmonics", "degree": 4},
             "density_activation": "exp",
@@ -198,26 +199,10 @@ PRESETS = {
             "hidden": [64],
             "bias": False,
         },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 3e-3,
-            "lr_final": 0.1,
-        },
-    },
-    "unbounded": {"sampler": {"type": "proposal"}},
+        FEW_STEPS,
+        lr=3e-3,
+    ),
+    "unbounded": UNBOUNDED,
     "signal": _SIGNAL,
     "image": {
         "backbone": {

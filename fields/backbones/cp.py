@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from polyfield.encodings.interpolation import interpolate
 from polyfield.fields.base import ALL_DIMS
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
     OUTSIDE,
-    UNBOUNDED,
     GridBackbone,
-    Growth,
+    GrowthSettings,
     basis_matrix,
 )
-from polyfield.fields.ranks import Ranks, RankSchedule, first_components
+from polyfield.fields.ranks import Ranks, RankSettings, first_components
+from polyfield.fields.recipes import TENSORF_HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 STD = 0.2  # of the initial values
@@ -39,7 +37,7 @@ MILESTONES = (2 / 30, 3 / 30, 4 / 30, 5.5 / 30, 7 / 30)
 
 
 @dataclass(frozen=True)
-class CPConfig:
+class CPConfig(GrowthSettings, RankSettings):
     """Settings of the CP decomposition; the defaults are those of CP-384."""
 
     density: int = 96
@@ -49,28 +47,15 @@ class CPConfig:
     features: int = 27
     """Appearance features that the basis matrix makes of all products."""
     resolution: int = 128
-    """Nodes per axis at the start."""
     final_resolution: int = 500
-    """Nodes per axis of the whole box in the end; a smaller box gets as many nodes in all."""
     grow_at: tuple[float, ...] = MILESTONES
-    """Shares of the budget at which the lines get finer, in steps of equal ratio."""
     shrink_at: float | None = 2 / 30
-    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
     l1: float = 1e-5
     """Weight of the mean magnitude of density lines (by the loss `regularisation`)."""
     tv: float = 0.0
     """Weight of the total variation of all lines, in units of a thousandth."""
     rate: float = 20.0
     """Learning rate of the lines, as a multiple of that of matrix and networks."""
-    rank_schedule: Literal["none", "fixed", "jump"] = "none"
-    """When components become active, so that the field can be cut to fewer of them: all from the
-    start, evenly over `rank_share` of the budget, or when the error jumps (SlimmeRF)."""
-    rank_share: float = 0.5
-    """Share of the budget after which all are active (fixed)."""
-    rank_jump: float = 0.4
-    """Relative change of the error from step to step that activates one more (jump)."""
-    rank_gap: int = 0
-    """Fewest steps between two activations (jump)."""
 
     def __post_init__(self) -> None:
         if min(self.density, self.appearance, self.features) < 1:
@@ -85,37 +70,17 @@ class CPConfig:
             raise ValueError(f"rate must be positive, got {self.rate}")
         self.growth(), self.schedule()
 
-    def growth(self) -> Growth:
-        """Resolutions and when they change."""
-        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
 
-    def schedule(self) -> RankSchedule:
-        """When components become active."""
-        return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
-
-
-_PAPER_FIELD = {
-    "type": "radiance",
-    "direction": {"type": "frequency", "levels": 2},
-    "density": "feature",
-    "density_activation": "softplus",
-    "density_shift": -10.0,
-    "density_scale": 25.0,
-    "feature_encoding": {"type": "frequency", "levels": 2},
-    "hidden": [128, 128],
-    "bias": True,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"density": 96, "appearance": 288},
-        "field": _PAPER_FIELD,
+        "field": TENSORF_HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1732},
         "fit": {"rays": 4096, "lr": 1e-3, "lr_final": 0.1, "eps": 1e-8},
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "density": 48,
             "appearance": 96,
             "resolution": 48,
@@ -125,8 +90,8 @@ PRESETS: dict[str, Any] = {
             "l1": 0.0,
             "rate": 20.0,
         },
-        "field": CPU_HEADS,
-    },
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

@@ -19,32 +19,25 @@ from torch import Tensor
 from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.interpolation import interpolate
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
     OUTSIDE,
-    UNBOUNDED,
     GridBackbone,
-    Growth,
+    GrowthSettings,
 )
+from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 DIMS = tuple(range(1, MAX_DIM + 1))
 
 
 @dataclass(frozen=True)
-class DenseGridBackboneConfig:
+class DenseGridBackboneConfig(GrowthSettings):
     """Settings of the voxels; the defaults are those of DirectVoxGO's fine stage."""
 
     features: int = 12
     """Features per node besides the raw density; 3 `degree`**2 for colour by harmonics."""
     resolution: int = 64
-    """Nodes per axis at the start."""
     final_resolution: int = 160
-    """Nodes per axis of the whole box in the end; a smaller box gets as many nodes in all."""
     grow_at: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2)
-    """Shares of the budget at which the grid gets finer, in steps of equal ratio."""
-    shrink_at: float | None = None
-    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
     init: float = 0.0
     """Raw density at the start."""
     std: float = 1e-4
@@ -66,10 +59,6 @@ class DenseGridBackboneConfig:
             raise ValueError(f"rate must be positive, got {self.rate}")
         self.growth()
 
-    def growth(self) -> Growth:
-        """Resolutions and when they change."""
-        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
-
 
 PRESETS: dict[str, Any] = {
     "paper": {
@@ -88,28 +77,27 @@ PRESETS: dict[str, Any] = {
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 554},
         "fit": {"rays": 8192, "lr": 1e-3, "lr_final": 0.1, "eps": 1e-8},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "features": 12,
             "resolution": 32,
             "final_resolution": 96,
             "grow_at": [0.06, 0.12, 0.18, 0.24],
             "rate": 100.0,
         },
-        "field": CPU_HEADS,
-    },
-    "harmonics": {
-        **CPU_RECIPE,
-        "backbone": {
+        lr=5e-3,
+    ),
+    "harmonics": two_cores(
+        {
             "features": 27,
             "resolution": 32,
             "final_resolution": 96,
             "grow_at": [0.06, 0.12, 0.18, 0.24],
             "rate": 100.0,
         },
-        "field": {**CPU_HEADS, "colour": "harmonics", "degree": 3},
-    },
+        {**HEADS, "colour": "harmonics", "degree": 3},
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

@@ -26,6 +26,7 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.fields.base import Backbone
 from polyfield.fields.factors import FactorConfig, HashedLevels, Tables, make_factors
 from polyfield.fields.heads import linear
+from polyfield.fields.recipes import FEW_STEPS, HEADS, TENSORF_HEADS, UNBOUNDED, two_cores
 from polyfield.fields.small_mlp import small_mlp
 from polyfield.registry import register
 
@@ -101,53 +102,19 @@ class Projector(nn.Module):
         return small_mlp(x, weights, [layer.bias for layer in self.layers])
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "frequency", "levels": 6},
-    "density": "feature",
-    "density_activation": "softplus",
-    "density_shift": -10.0,
-    "density_scale": 25.0,
-    "feature_encoding": {"type": "frequency", "levels": 2},
-    "hidden": [128, 128],
-    "bias": True,
-}
-_CPU = {
-    "backbone": {
+_HEADS = {**TENSORF_HEADS, "direction": {"type": "frequency", "levels": 6}}
+_CPU = two_cores(
+    {
         "coefficients": NERF_COEFFICIENTS,
         # triangles, since jumps between tiles cost quality; lookups like powers of two
         "basis": {**NERF_BASIS, "mapping": "triangle", "channels": [8, 8, 4, 4, 4, 4]},
         "out_features": 16,
         "table_rate": 16.0,
     },
-    "field": {
-        "type": "radiance",
-        "direction": {"type": "spherical-harmonics", "degree": 4},
-        "density": "feature",
-        "density_activation": "exp",
-        "density_shift": -1.0,
-        "hidden": [64],
-        "bias": False,
-    },
-    "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-    "sampler": {
-        "type": "occupancy-grid",
-        "resolution": 64,
-        "steps": 512,
-        "first_steps": 256,
-        "growth": 0.5,
-        "dilate": False,
-        "early_stop_eps": 0.0,
-    },
-    "data": {"background": "random"},
-    "fit": {
-        "rays": 512,
-        "target_samples": 8192,
-        "target_samples_final": 32768,
-        "lr": 1e-2,
-        "lr_final": 0.1,
-    },
-}
+    HEADS,
+    FEW_STEPS,
+    lr=1e-2,
+)
 
 
 def _variant(coefficients: Any, basis: Any, **fit: Any) -> dict[str, Any]:
@@ -162,7 +129,8 @@ _NETWORK = {"kind": "mlp", "channels": [18]}
 _VARIANTS = {
     "no-coefficients": _variant(None, NERF_BASIS),
     "single-level": _variant(
-        NERF_COEFFICIENTS, {**NERF_BASIS, "channels": [18], "resolution": [70], "frequency": [8.0]}
+        NERF_COEFFICIENTS,
+        {**NERF_BASIS, "channels": [18], "resolution": [70], "frequency": [8.0]},
     ),
     "dvgo-like": _variant({**NERF_COEFFICIENTS, "channels": [18], "resolution": [80]}, None),
     "cp-like": _variant(
@@ -211,7 +179,7 @@ PRESETS = {
         "fit": {"rays": 4096, "lr": 1e-3, "eps": 1e-8, "lr_final": 0.1},
     },
     "cpu": _CPU,
-    "unbounded": {"sampler": {"type": "proposal"}},
+    "unbounded": UNBOUNDED,
     **_VARIANTS,
     "signal": _SIGNAL,
     "image": {

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield.fields.base import Backbone
-from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
+from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import register
 
 
@@ -56,11 +56,7 @@ PRESETS = {
         "backbone": {"harmonics": 270, "first_width": 128, "widths": [256, 256, 256, 512]},
         "fit": {**ADAM, "lr": 1e-4, "points": 4096},
     },
-    "cpu": {
-        **RADIANCE_CPU,
-        "backbone": {"harmonics": 48, "first_width": 64, "widths": [64, 64]},
-        "fit": {**ADAM, "lr": 2e-3, "rays": 512, "target_samples": 8192},
-    },
+    "cpu": network_on_two_cores({"harmonics": 48, "first_width": 64, "widths": [64, 64]}, lr=2e-3),
     # 165,507 weights with three channels
     "signal": {
         "backbone": {"harmonics": 128, "first_width": 128, "widths": [256, 256]},

@@ -34,7 +34,8 @@ from polyfield.fields.contractions import (
     tucker_points,
 )
 from polyfield.fields.heads import linear
-from polyfield.fields.ranks import Ranks, RankSchedule
+from polyfield.fields.ranks import Ranks, RankSettings
+from polyfield.fields.recipes import HEADS, NGP_HEADS, two_cores
 from polyfield.registry import build, register
 
 CORE_NOISE = 0.01
@@ -51,7 +52,7 @@ def _relu_network() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class FunctionalTensorConfig:
+class FunctionalTensorConfig(RankSettings):
     """Settings of the functional tensor; the defaults are the paper's for images."""
 
     mode: Literal["cp", "tt", "tucker"] = "cp"
@@ -69,15 +70,6 @@ class FunctionalTensorConfig:
     bias: float = 0.0
     """Standard deviation of the columns' initial biases. Products of networks that start near
     zero, as those on tables, hardly leave it without."""
-    rank_schedule: Literal["none", "fixed", "jump"] = "none"
-    """When ranks become active: all at the start, one after the other, or by the loss (SlimmeRF);
-    with either of the last two the run can be cut to any rank."""
-    rank_share: float = 0.5
-    """Of the fixed schedule: share of the budget after which all ranks are active."""
-    rank_jump: float = 0.4
-    """Of the jump schedule: relative change of the error that activates one more."""
-    rank_gap: int = 0
-    """Of the jump schedule: fewest steps between two."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "features"):
@@ -88,10 +80,6 @@ class FunctionalTensorConfig:
         if self.bias < 0:
             raise ValueError(f"bias is a standard deviation, at least 0, got {self.bias}")
         self.schedule()
-
-    def schedule(self) -> RankSchedule:
-        """The settings that belong to the ranks."""
-        return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
 
 
 def _cut(values: Tensor, shape: Sequence[int], rank: int) -> nn.Parameter:
@@ -134,14 +122,6 @@ def _on_waves(octaves: int, width: int, depth: int = 3) -> dict[str, Any]:
     return {"type": "mlp", "encoding": encoding, "width": width, "depth": depth, "skips": []}
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "density_activation": "exp",
-    "hidden": [64, 64],
-    "bias": False,
-}
 _ADAM = {"betas": [0.9, 0.999], "eps": 1e-8}
 PRESETS: dict[str, Any] = {
     # "the 3-D hash grid is replaced by three 1-D ones, everything else unchanged"; the best row,
@@ -160,14 +140,14 @@ PRESETS: dict[str, Any] = {
             },
             "bias": 0.3,
         },
-        "field": _HEADS,
+        "field": NGP_HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "target_samples": 262144, "lr_final": 0.0333},
     },
     # wide shallow networks on random waves learn far sooner than deep ones or tables; densities
     # from all columns, not from those of one feature
-    "cpu": {
-        "backbone": {
+    "cpu": two_cores(
+        {
             "mode": "cp",
             "rank": 16,
             "features": 16,
@@ -180,26 +160,9 @@ PRESETS: dict[str, Any] = {
             },
             "nodes": 256,
         },
-        "field": {**_HEADS, "density": "linear", "hidden": [64], "density_shift": -1.0},
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 768,
-            "first_steps": 192,
-            "growth": 1.0,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 5e-3,
-            "lr_final": 0.1,
-        },
-    },
+        {**HEADS, "density": "linear"},
+        lr=5e-3,
+    ),
     "signal": {
         "backbone": {"mode": "tt", "rank": 32, "features": 1, "axis": _on_waves(8, 128)},
         "fit": {**_ADAM, "lr": 1e-3, "lr_final": 0.1, "points": 65536},

@@ -14,6 +14,7 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import SmallMLP
+from polyfield.fields.recipes import NGP_HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 MLP_WEIGHT_DECAY = 1e-6
@@ -59,49 +60,19 @@ class HashGridBackboneConfig:
         )
 
 
-_NGP_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "density_activation": "exp",
-    "hidden": [64, 64],
-    "bias": False,
-}
 DIMS = tuple(range(1, MAX_DIM + 1))
 PRESETS = {
     "paper": {
         "backbone": {"levels": 16, "features": 2, "log2_entries": 19, "max_resolution": 2048},
-        "field": _NGP_HEADS,
+        "field": NGP_HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "target_samples": 262144, "weight_decay": 1e-6, "lr_final": 0.0333},
     },
-    "cpu": {
-        "backbone": {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
-        "field": {**_NGP_HEADS, "hidden": [64], "density_shift": -1.0},
-        # gradients only for samples that light reaches and that absorb some of it
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            # long steps first, while there is nothing fine to be seen
-            "steps": 768,
-            "first_steps": 192,
-            "growth": 1.0,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        # random backgrounds keep transparent pixels from being filled with white fog
-        "data": {"background": "random"},
-        # many small steps first, fewer larger ones later
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 3e-2,
-            "lr_final": 0.1,
-        },
-    },
-    "unbounded": {"sampler": {"type": "proposal"}},
+    "cpu": two_cores(
+        {"levels": 8, "features": 4, "log2_entries": 17, "max_resolution": 512},
+        lr=3e-2,
+    ),
+    "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {"levels": 12, "features": 2, "log2_entries": 16, "max_resolution": 1024,
                      "layers": 2},

@@ -23,12 +23,10 @@ from polyfield.encodings.lines import FactorsConfig, axis_resolutions
 from polyfield.encodings.planes import PlanesEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
-    UNBOUNDED,
     total_variation,
 )
 from polyfield.fields.heads import SmallMLP
+from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 DIMS = tuple(range(2, 7))
@@ -80,22 +78,21 @@ class KPlanesConfig:
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"resolution": 128, "scales": [1, 2, 4], "features": 32},
-        "field": {**CPU_HEADS, "hidden": [64, 64]},
+        "field": {**HEADS, "hidden": [64, 64]},
         "sampler": {"type": "proposal"},
         "fit": {"rays": 4096, "lr": 1e-2, "lr_final": 0.01, "warmup": 512, "eps": 1e-12},
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "resolution": 32,
             "scales": [1, 2, 4],
             "features": 12,
             "tv": 0.0,
             "rate": 15.0,
         },
-        "field": CPU_HEADS,
-    },
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

@@ -21,6 +21,7 @@ from polyfield.encodings.base import Progress
 from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
 from polyfield.fields.kan_layers import LayerConfig, check_layer, make_layer
+from polyfield.fields.recipes import FEW_STEPS, HEADS, NGP_HEADS, two_cores
 from polyfield.fields.spline_layer import SplineConfig, SplineLayer, Squash
 from polyfield.fields.symbolic import FUNCTIONS, Suggestion, suggest
 from polyfield.registry import register
@@ -141,14 +142,6 @@ def spread_points(count: int, like: Float[Tensor, "..."], dims: int) -> Float[Te
     return points.to(like.dtype)
 
 
-_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "spherical-harmonics", "degree": 4},
-    "density": "feature",
-    "density_activation": "exp",
-    "hidden": [64],
-    "bias": False,
-}
 _FIELD = {"squash": "norm", "scale": False}
 _SIGNAL = {
     "backbone": {**_FIELD, "hidden": [64], "out_features": 32, "intervals": 8,
@@ -164,32 +157,16 @@ PRESETS = {
             "extensions": [[0.2, 10], [0.4, 20], [0.6, 50]],
             "updates": [0.01, 0.02, 0.03, 0.04, 0.05],
         },
-        "field": _HEADS,
+        "field": {**NGP_HEADS, "hidden": [64]},
         "sampler": {"type": "occupancy-grid"},
         "fit": {"lr": 1e-3, "weight_decay": 1e-4},
     },
-    "cpu": {
-        "backbone": {**_FIELD, "hidden": [64], "intervals": 16, "extensions": [[0.3, 32]]},
-        "field": {**_HEADS, "density_shift": -1.0},
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 1e-2,
-            "lr_final": 0.1,
-        },
-    },
+    "cpu": two_cores(
+        {**_FIELD, "hidden": [64], "intervals": 16, "extensions": [[0.3, 32]]},
+        HEADS,
+        FEW_STEPS,
+        lr=1e-2,
+    ),
     "signal": _SIGNAL,
     "image": _SIGNAL,
     "audio": {

@@ -21,9 +21,9 @@ from torch.nn.functional import gelu, one_hot, silu
 
 from polyfield.config import Spec
 from polyfield.fields.base import Backbone
-from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.heads import linear
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
+from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import build, register
 
 ACTIVATIONS = {"silu": silu, "gelu": gelu}
@@ -88,17 +88,18 @@ PRESETS = {
         "fit": {**ADAM, "lr": 1e-3},
     },
     "cpu": {
-        **RADIANCE_CPU,
         **_BALANCED,
-        "backbone": {
-            "encoding": _frequencies(8),
-            "experts": 4,
-            "top_k": 1,
-            "width": 32,
-            "hidden": 32,
-            "blocks": 1,
-        },
-        "fit": {**ADAM, "lr": 3e-3, "rays": 512, "target_samples": 8192},
+        **network_on_two_cores(
+            {
+                "encoding": _frequencies(8),
+                "experts": 4,
+                "top_k": 1,
+                "width": 32,
+                "hidden": 32,
+                "blocks": 1,
+            },
+            lr=3e-3,
+        ),
     },
     # one expert per point, and frequencies at random: of what was tried the best for its time
     "signal": {

@@ -23,6 +23,7 @@ from torch.nn.functional import linear, pad
 from polyfield.config import Spec
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear as linear_layer
+from polyfield.fields.recipes import FEW_STEPS, LINEAR_HEADS, two_cores
 from polyfield.registry import build, register
 
 
@@ -119,42 +120,18 @@ PRESETS = {
         "field": {"type": "radiance", "density": "linear", "bias": True},
         "fit": {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8},
     },
-    "cpu": {
-        "backbone": {
+    "cpu": two_cores(
+        {
             "encoding": {"type": "frequency", "levels": 6, "pi": True},
             "form": "ncp",
             "width": 64,
             "degree": 4,
         },
-        "field": {
-            "type": "radiance",
-            "direction": {"type": "spherical-harmonics", "degree": 4},
-            "density": "linear",
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-            "bias": True,
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 3e-3,
-            "betas": [0.9, 0.999],
-            "lr_final": 0.1,
-        },
-    },
+        LINEAR_HEADS,
+        FEW_STEPS,
+        lr=3e-3,
+        betas=[0.9, 0.999],
+    ),
     "signal": {
         "backbone": {"encoding": _FREQUENCIES, "form": "ncp", "width": 128, "degree": 6},
         "fit": {"lr": 3e-3, "betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1},

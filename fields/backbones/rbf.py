@@ -25,6 +25,7 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
+from polyfield.fields.recipes import FEW_STEPS, HEADS, UNBOUNDED, two_cores
 from polyfield.fields.scattered import (
     Kernel,
     cell_centres,
@@ -267,8 +268,8 @@ PRESETS = {
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "target_samples": 262144, "lr": 1e-2, "lr_final": 0.01},
     },
-    "cpu": {
-        "backbone": {
+    "cpu": two_cores(
+        {
             "kernels": 4096,
             "neighbours": 4,
             "features": 8,
@@ -282,35 +283,11 @@ PRESETS = {
             "log2_entries": 16,
             "max_resolution": 256,
         },
-        "field": {
-            "type": "radiance",
-            "direction": {"type": "spherical-harmonics", "degree": 4},
-            "density": "feature",
-            "density_activation": "exp",
-            "density_shift": -1.0,
-            "hidden": [64],
-            "bias": False,
-        },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 1e-2,
-            "lr_final": 0.1,
-        },
-    },
-    "unbounded": {"sampler": {"type": "proposal"}},
+        HEADS,
+        FEW_STEPS,
+        lr=1e-2,
+    ),
+    "unbounded": UNBOUNDED,
     "signal": _SIGNAL,
     "image": {
         "backbone": {

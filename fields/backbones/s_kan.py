@@ -19,9 +19,9 @@ from torch.nn.functional import one_hot, silu
 
 from polyfield.encodings.base import Progress
 from polyfield.fields.base import Backbone
-from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import FAMILIES, LayerConfig, check_layer, unit_init
 from polyfield.fields.kan_product import repeated, repeated_product, table_product
+from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import register
 
 POOL = ("spline", "chebyshev", "rbf", "mexican-hat", "fourier")
@@ -78,10 +78,8 @@ PRESETS = {
         "fit": {**ADAM, "lr": 1e-2},
     },
     "cpu": {
-        **RADIANCE_CPU,
         **_SEARCH,
-        "backbone": {"widths": [16, 16], "first_size": 32, "size": 6},
-        "fit": {**ADAM, "lr": 1e-2, "rays": 512, "target_samples": 8192},
+        **network_on_two_cores({"widths": [16, 16], "first_size": 32, "size": 6}, lr=1e-2),
     },
     "signal": {
         **_SEARCH,

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from polyfield.fields.activations import Activation
-from polyfield.fields.coordinate_mlp import (
-    ADAM,
-    AS_IT_IS,
-    CENTRED,
-    RADIANCE_CPU,
-    CoordinateMLP,
-    check_sizes,
-)
+from polyfield.fields.coordinate_mlp import CoordinateMLP, check_sizes
+from polyfield.fields.recipes import ADAM, AS_IT_IS, CENTRED, LINEAR_HEADS, network_on_two_cores
 from polyfield.registry import register
 
 
@@ -43,15 +37,11 @@ class SirenConfig:
 PRESETS = {
     "paper": {
         "backbone": {"width": 256, "depth": 4},
-        "field": {**RADIANCE_CPU["field"], "hidden": [256]},
+        "field": {**LINEAR_HEADS, "hidden": [256]},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {**ADAM, "lr": 1e-4},
     },
-    "cpu": {
-        **RADIANCE_CPU,
-        "backbone": {"width": 128, "depth": 4},
-        "fit": {**ADAM, "lr": 1e-3, "rays": 512, "target_samples": 8192},
-    },
+    "cpu": network_on_two_cores({"width": 128, "depth": 4}, lr=1e-3),
     "signal": {
         "backbone": {"width": 256, "depth": 4},
         "field": CENTRED,

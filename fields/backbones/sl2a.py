@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from polyfield.fields.base import Backbone
-from polyfield.fields.coordinate_mlp import ADAM, RADIANCE_CPU
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
+from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import register
 
 
@@ -52,11 +52,7 @@ PRESETS = {
         "backbone": {"degree": 256, "width": 256, "layers": 3, "rank": 128},
         "fit": {**ADAM, "lr": 1e-3, "points": 16384},
     },
-    "cpu": {
-        **RADIANCE_CPU,
-        "backbone": {"degree": 64, "width": 64, "layers": 2, "rank": 32},
-        "fit": {**ADAM, "lr": 2e-3, "rays": 512, "target_samples": 8192},
-    },
+    "cpu": network_on_two_cores({"degree": 64, "width": 64, "layers": 2, "rank": 32}, lr=2e-3),
     # 173,763 weights with three channels
     "signal": {
         "backbone": {"degree": 320, "width": 192, "layers": 2, "rank": 64},

@@ -18,14 +18,12 @@ from torch import Tensor
 from polyfield.encodings.interpolation import interpolate
 from polyfield.encodings.lines import combine_features
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
     OUTSIDE,
-    UNBOUNDED,
     GridBackbone,
-    Growth,
+    GrowthSettings,
 )
 from polyfield.fields.heads import SmallMLP
+from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 DIMS = (3,)
@@ -35,7 +33,7 @@ PRODUCT_RANGE = (0.1, 0.5)
 
 
 @dataclass(frozen=True)
-class TriPlaneConfig:
+class TriPlaneConfig(GrowthSettings):
     """Settings of the tri-plane."""
 
     features: int = 32
@@ -43,13 +41,7 @@ class TriPlaneConfig:
     combine: Literal["sum", "product", "concat"] = "sum"
     """What becomes of the features of the three planes."""
     resolution: int = 256
-    """Nodes per axis at the start."""
     final_resolution: int = 256
-    """Nodes per axis of the whole box in the end; in a smaller box cells are as many."""
-    grow_at: tuple[float, ...] = ()
-    """Shares of the budget at which the planes get finer, in steps of equal ratio."""
-    shrink_at: float | None = None
-    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
     std: float = 0.1
     """Standard deviation of the planes at the start (products: uniform in [0.1, 0.5])."""
     width: int = 64
@@ -76,21 +68,16 @@ class TriPlaneConfig:
             raise ValueError(f"rate must be positive, got {self.rate}")
         self.growth()
 
-    def growth(self) -> Growth:
-        """Resolutions and when they change."""
-        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
-
 
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"features": 32, "resolution": 256, "final_resolution": 256},
-        "field": {**CPU_HEADS, "density_activation": "softplus"},
+        "field": {**HEADS, "density_activation": "softplus"},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "lr": 2e-3, "lr_final": 0.1},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "features": 24,
             "resolution": 32,
             "final_resolution": 128,
@@ -98,8 +85,8 @@ PRESETS: dict[str, Any] = {
             "out_features": 16,
             "rate": 20.0,
         },
-        "field": CPU_HEADS,
-    },
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

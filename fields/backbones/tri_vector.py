@@ -26,6 +26,7 @@ from polyfield.fields.local_tensors import (
     upsample,
     voxels_per_axis,
 )
+from polyfield.fields.recipes import FEW_STEPS, TENSORF_HEADS, two_cores
 from polyfield.registry import register
 
 SEEDS = 2**31
@@ -127,17 +128,6 @@ class TriVectorConfig:
         )
 
 
-_STRIVEC_HEADS = {
-    "type": "radiance",
-    "direction": {"type": "frequency", "levels": 2},
-    "density": "feature",
-    "density_activation": "softplus",
-    "density_shift": -10.0,
-    "density_scale": 25.0,
-    "feature_encoding": {"type": "frequency", "levels": 2},
-    "hidden": [128, 128],
-    "bias": True,
-}
 # nobody knows where a signal is not: all scales cover the box from the start
 _SIGNAL = {
     "pitch": [0.5, 0.125],
@@ -154,13 +144,13 @@ _SIGNAL = {
 PRESETS = {
     "paper": {
         "backbone": {"features": 27},
-        "field": _STRIVEC_HEADS,
+        "field": TENSORF_HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "losses": {"mse": 1.0, "regularisation": 1.0},
         "fit": {"rays": 4096, "lr": 1e-3, "betas": [0.9, 0.99], "eps": 1e-8, "lr_final": 0.1},
     },
-    "cpu": {
-        "backbone": {
+    "cpu": two_cores(
+        {
             "pitch": [0.4, 0.1],
             "intervals": [[8, 12, 24], [3, 6, 10]],
             "grow_at": [0.1, 0.2],
@@ -170,7 +160,7 @@ PRESETS = {
             "features": 15,
             "l1": 0.0,
         },
-        "field": {
+        {
             "type": "radiance",
             "direction": {"type": "spherical-harmonics", "degree": 4},
             "density": "feature",
@@ -181,25 +171,9 @@ PRESETS = {
             "hidden": [64],
             "bias": False,
         },
-        "renderer": {"type": "volume", "early_stop_eps": 0.01, "alpha_threshold": 1e-3},
-        "sampler": {
-            "type": "occupancy-grid",
-            "resolution": 64,
-            "steps": 512,
-            "first_steps": 256,
-            "growth": 0.5,
-            "dilate": False,
-            "early_stop_eps": 0.0,
-        },
-        "data": {"background": "random"},
-        "fit": {
-            "rays": 512,
-            "target_samples": 8192,
-            "target_samples_final": 32768,
-            "lr": 3e-3,
-            "lr_final": 0.1,
-        },
-    },
+        FEW_STEPS,
+        lr=3e-3,
+    ),
     "signal": {
         "backbone": _SIGNAL,
         "fit": {"points": 32768, "lr": 4e-3, "lr_final": 0.05},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,14 +20,12 @@ from torch import Tensor, nn
 from polyfield.encodings.interpolation import interpolate
 from polyfield.errors import ConfigError
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
     OUTSIDE,
-    UNBOUNDED,
     GridBackbone,
-    Growth,
+    GrowthSettings,
 )
-from polyfield.fields.ranks import Ranks, RankSchedule, first_components
+from polyfield.fields.ranks import Ranks, RankSettings, first_components
+from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 DIMS = tuple(range(2, 7))
@@ -35,7 +33,7 @@ LINE_STD, OUT_STD = 0.5, 0.1  # of the lines, and of the features they make with
 
 
 @dataclass(frozen=True)
-class TuckerConfig:
+class TuckerConfig(GrowthSettings, RankSettings):
     """Settings of the Tucker decomposition."""
 
     ranks: int | tuple[int, ...] = 16
@@ -43,28 +41,15 @@ class TuckerConfig:
     features: int = 16
     """Features per entry of the core, and handed to the field."""
     resolution: int = 128
-    """Nodes per axis at the start."""
     final_resolution: int = 300
-    """Nodes per axis of the whole box in the end; a smaller box gets as many nodes in all."""
     grow_at: tuple[float, ...] = (1 / 15, 2 / 15, 1 / 5)
-    """Shares of the budget at which the lines get finer, in steps of equal ratio."""
     shrink_at: float | None = 1 / 15
-    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
     l1: float = 0.0
     """Weight of the mean magnitude of the core (by the loss `regularisation`)."""
     tv: float = 0.0
     """Weight of the total variation of the lines."""
     rate: float = 4.0
     """Learning rate of lines and core, as a multiple of that of the networks."""
-    rank_schedule: Literal["none", "fixed", "jump"] = "none"
-    """When components become active, so that the field can be cut to fewer of them: all from the
-    start, evenly over `rank_share` of the budget, or when the error jumps (SlimmeRF)."""
-    rank_share: float = 0.5
-    """Share of the budget after which all are active (fixed)."""
-    rank_jump: float = 0.4
-    """Relative change of the error from step to step that activates one more (jump)."""
-    rank_gap: int = 0
-    """Fewest steps between two activations (jump)."""
 
     def __post_init__(self) -> None:
         listed = (self.ranks,) if isinstance(self.ranks, int) else self.ranks
@@ -94,14 +79,6 @@ class TuckerConfig:
             )
         return self.ranks
 
-    def growth(self) -> Growth:
-        """Resolutions and when they change."""
-        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
-
-    def schedule(self) -> RankSchedule:
-        """When components become active."""
-        return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
-
 
 def contract_core(
     lines: list[Float[Tensor, "n _"]], core: Float[Tensor, "*ranks F"]
@@ -121,13 +98,12 @@ def contract_core(
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"ranks": 16, "features": 16},
-        "field": {**CPU_HEADS, "hidden": [64, 64]},
+        "field": {**HEADS, "hidden": [64, 64]},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {"rays": 4096, "lr": 5e-3, "lr_final": 0.1},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "ranks": 12,
             "features": 12,
             "resolution": 48,
@@ -135,8 +111,8 @@ PRESETS: dict[str, Any] = {
             "grow_at": [0.08, 0.16, 0.24],
             "shrink_at": None,
         },
-        "field": CPU_HEADS,
-    },
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

@@ -10,7 +10,7 @@ is SlimmeRF (Yuan and Zhao, 3DV 2024, arXiv 2312.10034).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from polyfield.encodings.interpolation import interpolate
 from polyfield.fields.grids import (
-    CPU_HEADS,
-    CPU_RECIPE,
     OUTSIDE,
-    UNBOUNDED,
     GridBackbone,
-    Growth,
+    GrowthSettings,
     basis_matrix,
 )
-from polyfield.fields.ranks import Ranks, RankSchedule
+from polyfield.fields.ranks import Ranks, RankSettings
+from polyfield.fields.recipes import TENSORF_HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
 DIMS = (3,)
@@ -40,7 +38,7 @@ MILESTONES = (2 / 30, 3 / 30, 4 / 30, 5.5 / 30, 7 / 30)
 
 
 @dataclass(frozen=True)
-class VMConfig:
+class VMConfig(GrowthSettings, RankSettings):
     """Settings of the vector-matrix decomposition; the defaults are those of VM-192."""
 
     density: Components = 16
@@ -51,13 +49,9 @@ class VMConfig:
     features: int = 27
     """Appearance features that the basis matrix makes of all products."""
     resolution: int = 128
-    """Nodes per axis at the start."""
     final_resolution: int = 300
-    """Nodes per axis of the whole box in the end; a smaller box gets as many nodes in all."""
     grow_at: tuple[float, ...] = MILESTONES
-    """Shares of the budget at which the grids get finer, in steps of equal ratio."""
     shrink_at: float | None = 2 / 30
-    """Share of the budget from which the box shrinks to what was found, once (null: never)."""
     l1: float = 8e-5
     """Weight of the mean magnitude of density factors (by the loss `regularisation`)."""
     l1_shrunk: float = 4e-5
@@ -68,15 +62,6 @@ class VMConfig:
     """Weight of the total variation of appearance planes, in units of a hundredth."""
     rate: float = 20.0
     """Learning rate of planes and lines, as a multiple of that of matrix and networks."""
-    rank_schedule: Literal["none", "fixed", "jump"] = "none"
-    """When components become active, so that the field can be cut to fewer of them: all from the
-    start, evenly over `rank_share` of the budget, or when the error jumps (SlimmeRF)."""
-    rank_share: float = 0.5
-    """Share of the budget after which all are active (fixed)."""
-    rank_jump: float = 0.4
-    """Relative change of the error from step to step that activates one more (jump)."""
-    rank_gap: int = 0
-    """Fewest steps between two activations (jump)."""
 
     def __post_init__(self) -> None:
         if min(*self.components()[0], *self.components()[1], self.features) < 1:
@@ -96,37 +81,17 @@ class VMConfig:
         both = (self.density, self.appearance)
         return tuple((n,) * 3 if isinstance(n, int) else n for n in both)
 
-    def growth(self) -> Growth:
-        """Resolutions and when they change."""
-        return Growth(self.resolution, self.final_resolution, self.grow_at, self.shrink_at)
 
-    def schedule(self) -> RankSchedule:
-        """When components become active."""
-        return RankSchedule(self.rank_schedule, self.rank_share, self.rank_jump, self.rank_gap)
-
-
-_PAPER_FIELD = {
-    "type": "radiance",
-    "direction": {"type": "frequency", "levels": 2},
-    "density": "feature",
-    "density_activation": "softplus",
-    "density_shift": -10.0,
-    "density_scale": 25.0,
-    "feature_encoding": {"type": "frequency", "levels": 2},
-    "hidden": [128, 128],
-    "bias": True,
-}
 PRESETS: dict[str, Any] = {
     "paper": {
         "backbone": {"density": 16, "appearance": 48},
-        "field": _PAPER_FIELD,
+        "field": TENSORF_HEADS,
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1039},
         "fit": {"rays": 4096, "lr": 1e-3, "lr_final": 0.1, "eps": 1e-8},
         "losses": {"mse": 1.0, "regularisation": 1.0},
     },
-    "cpu": {
-        **CPU_RECIPE,
-        "backbone": {
+    "cpu": two_cores(
+        {
             "density": 8,
             "appearance": 16,
             "resolution": 48,
@@ -137,8 +102,8 @@ PRESETS: dict[str, Any] = {
             "l1_shrunk": 0.0,
             "rate": 12.0,
         },
-        "field": CPU_HEADS,
-    },
+        lr=5e-3,
+    ),
     "unbounded": UNBOUNDED,
     "signal": {
         "backbone": {

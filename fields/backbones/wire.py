@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from polyfield.fields.activations import Activation
-from polyfield.fields.coordinate_mlp import (
-    ADAM,
-    AS_IT_IS,
-    CENTRED,
-    RADIANCE_CPU,
-    CoordinateMLP,
-    check_sizes,
-)
+from polyfield.fields.coordinate_mlp import CoordinateMLP, check_sizes
+from polyfield.fields.recipes import ADAM, AS_IT_IS, CENTRED, LINEAR_HEADS, network_on_two_cores
 from polyfield.registry import register
 
 
@@ -45,15 +39,13 @@ class WireConfig:
 PRESETS = {
     "paper": {
         "backbone": {"width": 181, "depth": 3},
-        "field": {**RADIANCE_CPU["field"], "hidden": [256]},
+        "field": {**LINEAR_HEADS, "hidden": [256]},
         "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 1024},
         "fit": {**ADAM, "lr": 5e-3},
     },
-    "cpu": {
-        **RADIANCE_CPU,
-        "backbone": {"width": 64, "depth": 3, "omega": 10.0, "scale": 10.0},
-        "fit": {**ADAM, "lr": 5e-3, "rays": 512, "target_samples": 8192, "clip": 1.0},
-    },
+    "cpu": network_on_two_cores(
+        {"width": 64, "depth": 3, "omega": 10.0, "scale": 10.0}, lr=5e-3, clip=1.0
+    ),
     "signal": {
         # 20 suits pictures of 512 pixels a side and thousands of steps
         "backbone": {"width": 181, "depth": 3, "omega": 10.0, "scale": 10.0},

@@ -11,7 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from polyfield.data.signal import Signal
+from polyfield.data.signals.load import write_signal
 
 
 def look_at(position, target=(0.0, 0.0, 0.0), up=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -97,3 +101,25 @@ def capture(tmp_path: Path) -> Maker:
         return folder
 
     return make
+
+
+@pytest.fixture
+def stored_values() -> Callable[[Signal], torch.Tensor]:
+    """All values of a signal in the stored array's shape."""
+
+    def read(signal: Signal) -> torch.Tensor:
+        values = torch.cat([b.values for b in signal.samples.blocks(1000)])
+        return values.reshape(*signal.grid.stored_shape, signal.channels)
+
+    return read
+
+
+@pytest.fixture
+def write_back() -> Callable[..., None]:
+    """Writes a signal's true values to a file, in blocks that fit nothing."""
+
+    def write(signal: Signal, out: Path, size: int = 37) -> None:
+        json.dumps(signal.meta)
+        write_signal((b.values for b in signal.samples.blocks(size)), signal.meta, out)
+
+    return write
