@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from polyfield.encodings.base import CoordinateMap
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Insight
 
 
 class Backbone(CoordinateMap):
@@ -37,6 +38,14 @@ class Backbone(CoordinateMap):
         Methods whose papers initialise it in their own way override this.
         """
         return linear(self.out_dim, out_dim, generator=generator)
+
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """What it has learned, to be looked at: curves, pictures, boxes; nothing by default.
+
+        Args:
+            limit: Most curves or channels of each; the strongest are shown.
+        """
+        return []
 
 
 ALL_DIMS = (1, 2, 3, 4, 5, 6)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from polyfield.encodings.base import Progress, require_dims
 from polyfield.fields.base import Backbone
+from polyfield.fields.insight import MOST, Insight, axis_names, curves, picture
 from polyfield.fields.ranks import Ranks, first_components
 
 # Raw density outside the grids' own box: nothing is left of it behind any activation.
@@ -284,6 +285,23 @@ class GridBackbone(Backbone):
     def _replace(self, name: str, values: Tensor) -> None:
         """Put a new parameter in the place of a grid."""
         self.grids[name] = nn.Parameter(values.clone(memory_format=torch.contiguous_format))
+
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """Every line and plane, and of larger grids the slice through the middle."""
+        return [self._insight(name, axes, limit) for name, axes in self.grid_axes.items()]
+
+    def _insight(self, name: str, axes: tuple[int, ...], limit: int) -> Insight:
+        values = self.masked(name)
+        along = "".join(axis_names(self.in_dim)[axis] for axis in axes[:2])
+        word = {1: "line", 2: "plane"}.get(len(axes), "over")
+        kind = name.rstrip("0123456789_").replace("_", " ").removesuffix(word)
+        title = " ".join([*([] if kind == along else kind.split()), word, along])
+        if len(axes) == 1:
+            low, high = self.box[:, axes[0]].tolist()
+            return curves(title, torch.linspace(low, high, len(values)), values, limit)
+        while values.dim() > 3:
+            values = values.select(2, values.shape[2] // 2)
+        return picture(title, values, limit, self.in_dim)
 
     def slim(self, rank: int) -> None:
         """Keep the first `rank` components; see `Ranks`."""

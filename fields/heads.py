@@ -14,6 +14,8 @@ from polyfield.fields.small_mlp import small_mlp
 
 # Beyond this the exponential's gradient is held: one outlier must not throw the whole field.
 EXP_LIMIT = 15.0
+# Density beyond this is the same to any renderer; its square is still a single-precision number.
+EXP_HIGHEST = 40.0
 
 
 def linear(
@@ -69,16 +71,22 @@ class _TruncatedExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, raw: Tensor) -> Tensor:
         ctx.save_for_backward(raw)
-        return raw.exp()
+        return raw.clamp(max=EXP_HIGHEST).exp()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (raw,) = ctx.saved_tensors
-        return grad * raw.clamp(-EXP_LIMIT, EXP_LIMIT).exp()
+        held = grad * raw.clamp(-EXP_LIMIT, EXP_LIMIT).exp()
+        # What is opaque already is not driven on: Adam makes whole steps of the least gradient,
+        # and raw density would run away from where it can be brought back.
+        return torch.where((raw > EXP_LIMIT) & (held < 0), torch.zeros_like(held), held)
 
 
 def truncated_exp(raw: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """exp(raw), whose gradient is that of raw clamped to [-15, 15] (Instant-NGP's density)."""
+    """exp(raw) up to exp(40), whose gradient is that of raw clamped to [-15, 15].
+
+    As Instant-NGP's density; above 15 only gradients that make it smaller pass.
+    """
     return _TruncatedExp.apply(raw)
 
 

@@ -246,6 +246,12 @@ class KANLayer(nn.Module):
 
         return table_product(table, u, self.coefficients.flatten(0, 1), *self.own.values())
 
+    def edges(self, u: Float[Tensor, "n"]) -> Float[Tensor, "n in_dim out_dim"]:
+        """Every edge by itself at squashed inputs, without the base, for looking at a network."""
+        own = dict(self.own.items())
+        table = self.family.evaluate(u.expand(self.in_dim, -1).contiguous(), self.config, own)
+        return torch.einsum("kin,kio->nio", table, self.coefficients)
+
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         """Outputs at x."""
         rows = x.reshape(-1, self.in_dim)

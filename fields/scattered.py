@@ -168,6 +168,23 @@ def kernel_values(
     return 1 / (1 + quadratic_form(offset, shape))
 
 
+def half_widths(
+    shape: Float[Tensor, "M P"], kernel: Kernel, dims: int
+) -> Float[Tensor, "M {dims}"]:
+    """How far from its centre, along each axis, a kernel reaches half its height.
+
+    Of inverse quadratics: the sides of the box around the ellipsoid at half height.
+    """
+    if kernel == "tent":
+        return (0.5 / shape).expand(-1, dims)
+    matrices = shape.new_zeros(len(shape), dims, dims)
+    for (i, j), part in zip(
+        combinations_with_replacement(range(dims), 2), shape.unbind(1), strict=True
+    ):
+        matrices[:, i, j] = matrices[:, j, i] = part if i == j else part / 2
+    return torch.linalg.inv(matrices).diagonal(dim1=1, dim2=2).sqrt()
+
+
 def kernel_shapes(
     covariance: Float[Tensor, "M D D"], kernel: Kernel, narrowing: float
 ) -> Float[Tensor, "M P"]:

@@ -30,6 +30,7 @@ from polyfield.training.model import Model, pick_device
 from polyfield.training.policies import default_policies
 from polyfield.training.record import Progress, Recorder
 from polyfield.training.settings import FitConfig, complete
+from polyfield.training.sizing import within
 from polyfield.training.state import FitState, load_state, make_generators, make_optimiser
 from polyfield.training.step import train_step
 from polyfield.training.task import Task
@@ -37,6 +38,7 @@ from polyfield.training.tasks import open_task, reopen_task
 from polyfield.training.warmup import get_ready
 
 logger = logging.getLogger("polyfield")
+CLOCKS = {"wall": time.monotonic, "processor": time.process_time}
 RESUMABLE = {"fit", "losses", "backend", "threads"}
 
 
@@ -67,6 +69,7 @@ def fit(
     steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    max_parameters: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> FitResult:
@@ -75,10 +78,11 @@ def fit(
     Args:
         scene: Folder or file in a supported format, or ``sample:NAME``.
         out: Run directory to create.
-        minutes: Budget in wall-clock minutes, or
+        minutes: Budget in minutes (by ``fit.clock``, on the wall), or
         steps: in optimisation steps (default: 5 minutes).
         settings: Nested settings by section, e.g. ``{"backbone": {"type": "mlp"}}``.
         preset: Preset of the backbone.
+        max_parameters: Scale the backbone to at most so many (`polyfield.training.sizing`).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Called with every row of figures.
 
@@ -93,7 +97,11 @@ def fit(
         raise RunError(f"{run.path} holds other files and no run; choose a new or empty folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
+    if user["fit"].get("clock") == "processor" and target.type != "cpu":
+        raise ConfigError(f"fit.clock=processor counts no time on {target}; use wall there")
     task, chosen = open_task(scene, user, preset, target)
+    if max_parameters is not None:
+        chosen = within(chosen, task.describe()["contraction"], max_parameters)
     state = _new_state(chosen, task, target)
     run.create()
     run.truncate_metrics(-1)  # of a run that was stopped before its first save
@@ -214,7 +222,8 @@ def _train(run: RunDirectory, task: Task, state: FitState, progress: Progress | 
         _announce(task, state)
         if not state.finished:
             _prepare(state, task, stop)
-        clock = time.monotonic()
+        now = CLOCKS[state.config.clock]
+        clock = now()
         while not state.finished:
             before = state.fraction
             for policy in policies:
@@ -222,8 +231,8 @@ def _train(run: RunDirectory, task: Task, state: FitState, progress: Progress | 
             train_step(state, task, run)
             for policy in policies:
                 policy.after_step(state)
-            state.seconds += time.monotonic() - clock
-            clock = time.monotonic()
+            state.seconds += now() - clock
+            clock = now()
             recorder.after_step(state, before)
             if config.get("backends") != backend.choices():
                 config |= {"backends": backend.choices()}

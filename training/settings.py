@@ -35,7 +35,10 @@ class FitConfig:
     steps: int | None = None
     """Total optimisation steps (exactly one of steps and minutes)."""
     minutes: float | None = None
-    """Total training time in minutes of wall clock; schedules anneal to it."""
+    """Total training time in minutes by `clock`; schedules anneal to it."""
+    clock: Literal["wall", "processor"] = "wall"
+    """What time is counted by: the clock on the wall, or the time processors spend on the program,
+    all threads together (cpu only), which other programs on the machine hardly change."""
     rays: int = 4096
     """Rays per step at the start."""
     points: int = 16384

@@ -26,6 +26,8 @@ from polyfield.apps.options import (
 @click.option("--backbone", help="What holds the scene (polyfield list backbones).")
 @click.option("--renderer", help="How it is measured (polyfield list renderers).")
 @click.option("--preset", help="A backbone's named settings, e.g. paper or cpu.")
+@click.option("--max-parameters", type=click.IntRange(min=1), metavar="N",
+              help="Scale the backbone to at most N parameters (of a new run).")  # fmt: skip
 @click.option("--holdout", metavar="SPEC", help="Views for evaluation: 2,7 or every:8 or 0.1.")
 @click.option("--format", "format_", help="Force a scene format (polyfield list formats).")
 @click.option("--downscale", type=click.IntRange(min=1), help="Divide image sizes by this.")
@@ -58,7 +60,8 @@ def command(scene: str, out: Path, **options: Any) -> None:
         else:
             result = fit(
                 scene, out, **budget, settings=settings_from(options), preset=options["preset"],
-                device=options["device"], progress=progress,
+                max_parameters=options["max_parameters"], device=options["device"],
+                progress=progress,
             )  # fmt: skip
     emit(asdict(result), options["as_json"], describe(result))
 

@@ -25,6 +25,7 @@ from polyfield.encodings.interpolation import interpolate
 from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Insight, middle
 from polyfield.fields.recipes import FEW_STEPS, UNBOUNDED, two_cores
 from polyfield.registry import build, register
 
@@ -271,3 +272,15 @@ class CAMBackbone(Backbone):
         groups = [g for g in self.encoding.parameter_groups(lr) if g["params"]]
         groups += [{"params": list(self.layers.parameters()), "lr": lr}]
         return [*groups, {**grids, "weight_decay": 0.0, "sparse": True}]
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """Scales, less the 1 they start from, and shifts of each layer on a slice."""
+        at = self.modulation
+        return [
+            middle(
+                f"{kind} of layer {n + 1}", lambda x, k=k, n=n: at(x)[k, n] - (1 - k), self.in_dim,
+                at.tables[0], axes=at.coordinates, limit=limit,
+            )
+            for n in range(self.config.depth)
+            for k, kind in enumerate(("scale less 1", "shift"))
+        ]  # fmt: skip
+

@@ -26,6 +26,7 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.fields.base import Backbone
 from polyfield.fields.factors import FactorConfig, HashedLevels, Tables, make_factors
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Insight, middle
 from polyfield.fields.recipes import FEW_STEPS, HEADS, TENSORF_HEADS, UNBOUNDED, two_cores
 from polyfield.fields.small_mlp import small_mlp
 from polyfield.registry import register
@@ -266,6 +267,17 @@ class FactorFieldBackbone(Backbone):
         return product if self.projector is None else self.projector(product)
 
     def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest channels of every factor on a slice."""
+        named = (("coefficients", self.config.coefficients), ("basis", self.config.basis))
+        names = [name for name, factor in named if factor is not None]
+        names += [f"factor {n + 3}" for n in range(len(self.config.further))]
+        like = next(self.parameters())
+        return [
+            middle(name, factor, self.in_dim, like, limit=limit)
+            for name, factor in zip(names, self.factors, strict=True)
+        ]
+
         """The projector, if the features are the product itself; else a linear layer."""
         if self.projector is None:
             return Projector(self.out_dim, self.config.hidden, out_dim, generator)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield.fields.base import Backbone
+from polyfield.fields.insight import MOST, POINTS, Insight, axis_names, edge_curves
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import register
@@ -124,4 +125,11 @@ class FKANBackbone(Backbone):
 
 
 def _dense(in_dim: int, out_dim: int, generator: torch.Generator | None) -> nn.Linear:
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest Fourier series of the first layer over their coordinates."""
+        x = torch.linspace(-1, 1, POINTS).to(self.first.coefficients)
+        edges = self.first.edges(x)
+        return [edge_curves("Fourier series", x, edges, limit, axis_names(self.in_dim))]
+
     return uniform_linear(in_dim, out_dim, math.sqrt(6 / in_dim) / 30, generator)

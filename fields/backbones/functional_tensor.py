@@ -34,6 +34,7 @@ from polyfield.fields.contractions import (
     tucker_points,
 )
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, POINTS, Insight, axis_names, curves
 from polyfield.fields.ranks import Ranks, RankSettings
 from polyfield.fields.recipes import HEADS, NGP_HEADS, two_cores
 from polyfield.registry import build, register
@@ -370,6 +371,15 @@ class FunctionalTensor(Backbone):
         return (columns.unflatten(-1, (-1, len(mask))) * mask).flatten(-2)
 
     def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest functions of every axis."""
+        x = torch.linspace(-1, 1, POINTS).to(self.columns[0].weight)
+        return [
+            curves(f"functions of {name}", x, self._factor(axis, x[:, None]), limit)
+            for axis, name in enumerate(axis_names(self.in_dim))
+        ]
+
         """Nothing where there is a feature per value, as in the paper, else a linear layer."""
         if out_dim == self.out_dim:
             return nn.Identity()

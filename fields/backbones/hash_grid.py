@@ -14,6 +14,7 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import SmallMLP
+from polyfield.fields.insight import MOST, Insight, middle
 from polyfield.fields.recipes import NGP_HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
@@ -114,6 +115,18 @@ class HashGridBackbone(Backbone):
         return self.mlp(self.encoding(x))
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The features of every level on a slice."""
+        features, table = self.config.features, self.encoding.table
+        return [
+            middle(
+                f"level {level + 1} ({nodes} nodes per axis)",
+                lambda x, first=level * features: self.encoding(x)[:, first : first + features],
+                self.in_dim, table, limit=limit,
+            )
+            for level, nodes in enumerate(self.encoding.layout.resolutions)
+        ]  # fmt: skip
+
         """The table; the MLP's matrices with the paper's L2 penalty of 1e-6 (section 4)."""
         mlp = {"params": list(self.mlp.parameters()), "lr": lr, "weight_decay": MLP_WEIGHT_DECAY}
         return [*self.encoding.parameter_groups(lr), mlp]

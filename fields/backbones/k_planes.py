@@ -26,6 +26,7 @@ from polyfield.fields.grids import (
     total_variation,
 )
 from polyfield.fields.heads import SmallMLP
+from polyfield.fields.insight import MOST, Insight, axis_names, picture
 from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
 
@@ -161,6 +162,15 @@ class KPlanesBackbone(Backbone):
         return self.decoder(torch.cat([planes(x) for planes in self.scales], -1))
 
     def regularisation(self) -> dict[str, Tensor]:
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """Every plane of every scale."""
+        names = axis_names(self.in_dim)
+        return [
+            picture(f"plane {names[i]}{names[j]} of scale {scale}", plane, limit, self.in_dim)
+            for scale, planes in zip(self.config.scales, self.scales, strict=True)
+            for (i, j), plane in zip(planes.pairs, planes.planes, strict=True)
+        ]
+
         """Variation in space, acceleration in time and what is not static, weighted."""
         config, terms = self.config, {}
         space, time = [], []

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from polyfield.encodings.base import Progress
 from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
+from polyfield.fields.insight import MOST, POINTS, Insight, axis_names, edge_curves
 from polyfield.fields.kan_layers import LayerConfig, check_layer, make_layer
 from polyfield.fields.recipes import FEW_STEPS, HEADS, NGP_HEADS, two_cores
 from polyfield.fields.spline_layer import SplineConfig, SplineLayer, Squash
+from polyfield.fields.splines import curves, inner
 from polyfield.fields.symbolic import FUNCTIONS, Suggestion, suggest
 from polyfield.registry import register
 
@@ -230,6 +232,29 @@ class KANBackbone(Backbone):
         The norm of a spline edge is its mean |value| over points that fill the box; that of other
         bases the mean |coefficient|.
         """
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest edges of every layer.
+
+        Over a layer's inputs; where they are squashed, over the squashed ones and without the
+        part w SiLU(x), which is not a function of those.
+        """
+        found: list[Insight] = []
+        for n, layer in enumerate(self.layers):
+            x = torch.linspace(-1, 1, POINTS).to(layer.coefficients)
+            if self.config.basis != "spline":
+                x = x * 2 if layer.norm_input is not None else x
+                edges = layer.edges(x)
+            elif layer.config.squash == "none":
+                grid = inner(layer.knots, layer.config.order)
+                x = (x + 1) / 2 * (grid.max() - grid.min()) + grid.min()
+                edges = layer.edges(x[:, None].expand(-1, layer.in_dim))
+            else:
+                edges = curves(x[:, None].expand(-1, layer.in_dim), layer.knots, layer.effective())
+            names = None if n else axis_names(self.in_dim)
+            found.append(edge_curves(f"edges of layer {n + 1}", x, edges, limit, names))
+        return found
+
         c = self.config
         if not c.penalty:
             return {}

@@ -12,8 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from polyfield.config import Spec
-from polyfield.fields.activations import ENCODED, Activation, ActivationName
+from polyfield.fields.activations import (
+    ENCODED,
+    EXTENT,
+    Activation,
+    ActivationName,
+    activate,
+    matrix_product,
+)
 from polyfield.fields.coordinate_mlp import CoordinateMLP
+from polyfield.fields.insight import MOST, POINTS, Insight, curves
 from polyfield.fields.small_mlp import WIDEST, small_mlp
 from polyfield.registry import register
 
@@ -164,3 +172,30 @@ class MLPBackbone(CoordinateMLP):
             return super().forward(x)
         weights, biases = zip(*[(layer.weight, layer.bias) for layer in self.layers], strict=True)
         return small_mlp(self.encoding(x), weights, biases).relu()
+
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """Activations that are trained, over what they take.
+
+        One per layer, or the strongest units' of each layer with trainable-matrix, without what
+        neighbours add.
+        """
+        if not len(self.own[0]):
+            return []
+        u = torch.linspace(-1.5 * EXTENT, 1.5 * EXTENT, POINTS).to(next(self.own.parameters()))
+        if self.config.activation == "trainable-matrix":
+            units = u[:, None].expand(-1, self.width)
+            return [
+                curves(
+                    f"activations of layer {n + 1}",
+                    u,
+                    matrix_product(units, own["table"][:1]),
+                    limit,
+                )
+                for n, own in enumerate(self.own)
+            ]
+        values = [
+            activate(self.activation, u[:, None], n == 0, own) for n, own in enumerate(self.own)
+        ]
+        labels = [f"layer {n + 1}" for n in range(len(values))]
+        return [curves("trained activations", u, torch.cat(values, 1), limit, labels)]

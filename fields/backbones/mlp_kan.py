@@ -22,6 +22,7 @@ from torch.nn.functional import gelu, one_hot, silu
 from polyfield.config import Spec
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Insight, middle
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import build, register
@@ -262,6 +263,18 @@ class MLPKANBackbone(Backbone):
         if c.balance == 0 or c.experts == 1:
             return {}
         seen = self.gate_encoding(self.probes)
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """What share each block's experts have in the points of a slice."""
+        kinds = ["KAN" if isinstance(e, nn.Sequential) else "MLP" for e in self.blocks[0].experts]
+        labels = [f"{e + 1} ({kind})" for e, kind in enumerate(kinds)]
+        return [
+            middle(
+                f"shares of experts of block {n + 1}", lambda x, n=n: self.gates(x)[n],
+                self.in_dim, self.lift.weight, limit=limit, labels=labels,
+            )
+            for n in range(len(self.blocks))
+        ]  # fmt: skip
+
         shares = [balance_penalty(block.gate(seen).softmax(-1), c.top_k) for block in self.blocks]
         return {"balance": c.balance * torch.stack(shares).sum()}
 

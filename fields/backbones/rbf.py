@@ -25,11 +25,13 @@ from polyfield.encodings.grid import MAX_DIM
 from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Boxes, Insight, plain
 from polyfield.fields.recipes import FEW_STEPS, HEADS, UNBOUNDED, two_cores
 from polyfield.fields.scattered import (
     Kernel,
     cell_centres,
     cell_numbers,
+    half_widths,
     kernel_shapes,
     kernel_values,
     nearest,
@@ -434,6 +436,12 @@ class RBFBackbone(Backbone):
         return total.sqrt() + 1e-3 * total.mean().sqrt() + 1e-12
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """Where the kernels reach half their height; values: how large their features are."""
+        half = half_widths(self.rbf.shapes, self.config.kernel, self.in_dim)
+        corners = torch.stack((self.rbf.centres - half, self.rbf.centres + half), 1)
+        return [Boxes("kernels", plain(corners), plain(self.rbf.coefficients.norm(dim=1)))]
+
         """Features at `feature_rate` times the rate, where points touch them; the rest at it."""
         features = [self.rbf.coefficients] + ([] if self.grid is None else [self.grid.table])
         own = {"eps": 1e-15, "weight_decay": 0.0, "sparse": True}

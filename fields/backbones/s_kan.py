@@ -19,6 +19,7 @@ from torch.nn.functional import one_hot, silu
 
 from polyfield.encodings.base import Progress
 from polyfield.fields.base import Backbone
+from polyfield.fields.insight import MOST, POINTS, Insight, edge_curves
 from polyfield.fields.kan_layers import FAMILIES, LayerConfig, check_layer, unit_init
 from polyfield.fields.kan_product import repeated, repeated_product, table_product
 from polyfield.fields.recipes import ADAM, network_on_two_cores
@@ -151,6 +152,21 @@ class SelectableLayer(nn.Module):
             out = repeated_product(lambda v: self._table(v)[:, None], axes, matrix)
         return torch.addmm(out, silu(x), self.base_weight)
 
+    def edges(
+        self, u: Float[Tensor, "n"], temperature: float, hard: bool
+    ) -> Float[Tensor, "n in_dim out_dim"]:
+        """Every edge by itself at squashed inputs, without the base, for looking at a network."""
+        rows, matrix = u.expand(self.in_dim, -1).contiguous(), self.coefficients
+        if self.choice is None:
+            gate = gates(self.logits, temperature, hard)
+            matrix = (matrix * gate[:, None, :, None]).flatten(0, 1)
+        table = self._table(rows).unflatten(0, (-1, self.in_dim))
+        found = torch.einsum("kin,kio->nio", table, matrix)
+        # a pruned layer keeps its inputs sorted by family
+        return (
+            found if self.choice is None else found[:, self.choice.argsort(stable=True).argsort()]
+        )
+
     def _table(self, u: Tensor) -> Tensor:
         """Values of every family at every input; of a pruned layer, of the chosen ones."""
         if self.choice is None:
@@ -239,6 +255,17 @@ class SKANBackbone(Backbone):
         if self.pruned or self.temperature == 1 or c.entropy == 0:
             return {}
         soft = [gates(layer.logits, self.temperature, False) for layer in self.layers]
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest edges of each layer over its squashed inputs, and their families."""
+        found: list[Insight] = []
+        for n, (layer, families) in enumerate(zip(self.layers, self.selection(), strict=True)):
+            u = torch.linspace(-1, 1, POINTS).to(layer.coefficients)
+            edges = layer.edges(u, self.temperature, self.hard)
+            inputs = [f"{family} {i + 1}" for i, family in enumerate(families)]
+            found.append(edge_curves(f"edges of layer {n + 1}", u, edges, limit, inputs))
+        return found
+
         entropy = torch.stack([-(g * (g + 1e-12).log()).sum() for g in soft]).sum()
         return {"entropy": c.entropy * (c.final_temperature / self.temperature) ** 2 * entropy}
 

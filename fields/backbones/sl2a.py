@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 from polyfield.fields.base import Backbone
+from polyfield.fields.insight import MOST, POINTS, Insight, axis_names, edge_curves
 from polyfield.fields.kan_layers import LayerConfig, make_layer, uniform_linear
 from polyfield.fields.recipes import ADAM, network_on_two_cores
 from polyfield.registry import register
@@ -137,3 +138,10 @@ class SL2ABackbone(Backbone):
     def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
         """A linear layer with torch's bounds of 1 / sqrt(width)."""
         return uniform_linear(self.out_dim, out_dim, 1 / math.sqrt(self.out_dim), generator)
+    @torch.no_grad()
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The strongest Chebyshev edges of the first layer over their coordinates."""
+        x = torch.linspace(-1, 1, POINTS).to(self.first.coefficients)
+        edges = self.first.edges(x.tanh() if self.config.squash == "tanh" else x)
+        return [edge_curves("Chebyshev edges", x, edges, limit, axis_names(self.in_dim))]
+

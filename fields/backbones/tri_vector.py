@@ -18,8 +18,11 @@ from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
 from polyfield.fields.grids import OUTSIDE
 from polyfield.fields.heads import linear
+from polyfield.fields.insight import MOST, Insight, plain
+from polyfield.fields.insight import Boxes as ShownBoxes
 from polyfield.fields.local_tensors import (
     Boxes,
+    centres,
     local_tensors,
     number_voxels,
     occupied_voxels,
@@ -275,6 +278,21 @@ class TriVectorBackbone(Backbone):
         return [
             {"params": list(self.vectors), "lr": rate, "sparse": True, "weight_decay": 0.0},
             {"params": list(self.bases.parameters()), "lr": lr},
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The boxes of each scale's tensors; values: how large their densities are.
+
+        That is the sum over ranks of the product over axes of the vectors' root mean squares.
+        """
+        found: list[Insight] = []
+        for scale, vectors in enumerate(self.vectors):
+            boxes = self.config.boxes(scale)
+            middles = centres(self.index(scale), boxes.pitch)
+            corners = torch.stack((middles - boxes.half, middles + boxes.half), 1)
+            density = vectors.detach()[..., : boxes.density_ranks]
+            size = density.square().mean(2).sqrt().prod(1).sum(-1)
+            found.append(ShownBoxes(f"tensors of scale {scale + 1}", plain(corners), plain(size)))
+        return found
+
         ]
 
     def regularisation(self) -> dict[str, Tensor]:

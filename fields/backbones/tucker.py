@@ -24,6 +24,7 @@ from polyfield.fields.grids import (
     GridBackbone,
     GrowthSettings,
 )
+from polyfield.fields.insight import MOST, Insight, picture
 from polyfield.fields.ranks import Ranks, RankSettings, first_components
 from polyfield.fields.recipes import HEADS, UNBOUNDED, two_cores
 from polyfield.registry import register
@@ -203,6 +204,11 @@ class TuckerBackbone(GridBackbone):
         for axis, count in enumerate(self.counts.values()):
             core = first_components(core, core.shape[axis], self.ranks.share(count), axis)
         self.core = nn.Parameter(core)
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The lines, and how large the core's entries are, over its first two axes."""
+        size = self.core.detach().square().sum((*range(2, self.in_dim), -1)).sqrt()
+        return [*super().insights(limit), picture("size of the core", size[..., None])]
+
 
     def resize(self, sizes: dict[str, Any]) -> None:
         """Take what `sizes` gave."""

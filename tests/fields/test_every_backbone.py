@@ -15,6 +15,7 @@ from polyfield.config import field_help, from_plain, merge, to_plain
 from polyfield.encodings.base import Cells, Progress
 from polyfield.errors import ConfigError
 from polyfield.fields.base import ALL_DIMS
+from polyfield.fields.insight import Boxes, Curves, Picture
 from polyfield.registry import build, configure, lookup, names
 
 NAMES = names("backbones")
@@ -57,6 +58,26 @@ def grown(name, until=1.0):
     for i in range(int(until * 20) + 1):
         backbone.grow(progress(i / 20, n, mse=0.1 * 0.5**i))
     return backbone
+
+
+def check_insight(insight, in_dim, limit):
+    """The tensors of an insight, whose shapes are as declared."""
+    if isinstance(insight, Curves):
+        lines = list(insight.lines.values())
+        assert insight.x.dim() == 1 and bool((insight.x.diff() > 0).all())
+        assert 1 <= len(lines) <= limit and all(y.shape == insight.x.shape for y in lines)
+        return [insight.x, *lines]
+    if isinstance(insight, Picture):
+        assert insight.values.dim() in (2, 3) and insight.values.numel()
+        channels = insight.values.shape[2] if insight.values.dim() == 3 else 1
+        assert channels <= limit and len(insight.labels) in (0, channels)
+        return [insight.values]
+    assert isinstance(insight, Boxes) and insight.boxes.shape[1:] == (2, in_dim)
+    assert bool((insight.boxes[:, 0] < insight.boxes[:, 1]).all())
+    if insight.values is None:
+        return [insight.boxes]
+    assert insight.values.shape == insight.boxes.shape[:1]
+    return [insight.boxes, insight.values]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,6 +158,22 @@ class TestEveryBackbone:
     def test_penalties_are_scalars_that_can_be_differentiated(self, name):
         for penalty in make(name).regularisation().values():
             assert penalty.shape == () and bool(penalty.isfinite()) and penalty.requires_grad
+
+    @pytest.mark.parametrize("until", [0.0, 1.0])
+    def test_what_it_shows_is_finite_of_the_declared_shapes_and_detached(self, name, until):
+        backbone = grown(name, until)
+        shown = backbone.insights(limit=3)
+        assert len({s.name for s in shown}) == len(shown)
+        for insight in shown:
+            tensors = check_insight(insight, backbone.in_dim, limit=3)
+            assert all(bool(t.isfinite().all()) for t in tensors)
+            assert all(t.dtype == torch.float32 and not t.requires_grad for t in tensors)
+
+    @pytest.mark.parametrize("in_dim", range(1, 7))
+    def test_shows_something_in_every_dimension_or_in_none(self, name, in_dim):
+        if in_dim in dims(name):
+            shown = make(name, in_dim=in_dim).insights()
+            assert bool(shown) == bool(make(name).insights())
 
     def test_presets_are_plain_data_that_builds(self, name):
         presets = lookup("backbones", name).presets

@@ -26,6 +26,15 @@ def test_truncated_exp_has_its_gradient_held_beyond_fifteen(value, expected):
     assert gradient(truncated_exp, value) == pytest.approx(expected)
 
 
+def test_opaque_density_stays_finite_and_is_not_driven_on():
+    raw = torch.tensor([16.0, 500.0], requires_grad=True)
+    density = truncated_exp(raw)
+    assert density.square().isfinite().all()
+    (up,) = torch.autograd.grad(density.sum(), raw, retain_graph=True)
+    (down,) = torch.autograd.grad(-density.sum(), raw)
+    assert (up == math.exp(15)).all() and (down == 0).all()
+
+
 def test_truncated_exp_can_be_differentiated_twice():
     raw = torch.linspace(-3, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(truncated_exp, (raw,))
