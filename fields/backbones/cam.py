@@ -236,7 +236,20 @@ PRESETS = {
 }
 
 
-@register("cam", config=CAMConfig, paper="Lee et al. 2024 (CAM)", presets=PRESETS)
+def _scaled(settings: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Settings of another width, which groups still divide, and of grids as much coarser."""
+    width = max(1, int(settings["width"] * factor / settings["groups"])) * settings["groups"]
+    resolution = max(2, int(settings["resolution"] * factor))
+    return {**settings, "width": width, "resolution": resolution}
+
+
+@register(
+    "cam",
+    config=CAMConfig,
+    paper="Lee et al. 2024 (CAM)",
+    presets=PRESETS,
+    size=_scaled,
+)
 class CAMBackbone(Backbone):
     """A ReLU network over encoded coordinates, scaled and shifted layer by layer by small grids.
 
@@ -266,12 +279,6 @@ class CAMBackbone(Backbone):
             out = modulate(layer(out), scale, shift, norm).relu()
         return out
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The grids at `grid_rate` times the rate, where points touch them; the rest at it."""
-        grids = {"params": list(self.modulation.parameters()), "lr": lr * self.config.grid_rate}
-        groups = [g for g in self.encoding.parameter_groups(lr) if g["params"]]
-        groups += [{"params": list(self.layers.parameters()), "lr": lr}]
-        return [*groups, {**grids, "weight_decay": 0.0, "sparse": True}]
     def insights(self, limit: int = MOST) -> list[Insight]:
         """Scales, less the 1 they start from, and shifts of each layer on a slice."""
         at = self.modulation
@@ -284,3 +291,9 @@ class CAMBackbone(Backbone):
             for k, kind in enumerate(("scale less 1", "shift"))
         ]  # fmt: skip
 
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The grids at `grid_rate` times the rate, where points touch them; the rest at it."""
+        grids = {"params": list(self.modulation.parameters()), "lr": lr * self.config.grid_rate}
+        groups = [g for g in self.encoding.parameter_groups(lr) if g["params"]]
+        groups += [{"params": list(self.layers.parameters()), "lr": lr}]
+        return [*groups, {**grids, "weight_decay": 0.0, "sparse": True}]

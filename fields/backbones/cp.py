@@ -128,7 +128,13 @@ PRESETS: dict[str, Any] = {
 }
 
 
-@register("cp", config=CPConfig, paper="Chen et al. 2022 (TensoRF-CP)", presets=PRESETS)
+@register(
+    "cp",
+    config=CPConfig,
+    paper="Chen et al. 2022 (TensoRF-CP)",
+    presets=PRESETS,
+    size=("density", "appearance"),
+)
 class CPBackbone(GridBackbone):
     """Density: the sum of all products. Appearance: a bias-free matrix on the products.
 

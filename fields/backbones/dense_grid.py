@@ -130,6 +130,7 @@ PRESETS: dict[str, Any] = {
     paper="Sun et al. 2022 (DirectVoxGO); Fridovich-Keil, Yu et al. 2022 (Plenoxels)",
     presets=PRESETS,
     dims=DIMS,
+    size=("resolution", "final_resolution"),
 )
 class DenseGridBackbone(GridBackbone):
     """Feature 0 is the interpolated raw density, the others are the interpolated features.

@@ -236,6 +236,7 @@ PRESETS = {
     paper="Chen et al. 2023 (Dictionary Fields)",
     presets=PRESETS,
     dims=DIMS,
+    size=("coefficients.resolution", "basis.resolution"),
 )
 class FactorFieldBackbone(Backbone):
     """A small network on the product of factors, each over coordinates mapped in its own way."""
@@ -266,7 +267,6 @@ class FactorFieldBackbone(Backbone):
         product = self.product(x)
         return product if self.projector is None else self.projector(product)
 
-    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest channels of every factor on a slice."""
         named = (("coefficients", self.config.coefficients), ("basis", self.config.basis))
@@ -278,6 +278,7 @@ class FactorFieldBackbone(Backbone):
             for name, factor in zip(names, self.factors, strict=True)
         ]
 
+    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
         """The projector, if the features are the product itself; else a linear layer."""
         if self.projector is None:
             return Projector(self.out_dim, self.config.hidden, out_dim, generator)

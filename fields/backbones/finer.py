@@ -63,7 +63,13 @@ PRESETS = {
 }
 
 
-@register("finer", config=FinerConfig, paper="Liu et al. 2024", presets=PRESETS)
+@register(
+    "finer",
+    config=FinerConfig,
+    paper="Liu et al. 2024",
+    presets=PRESETS,
+    size=("width",),
+)
 class Finer(CoordinateMLP):
     """Layers sin(omega (|z| + 1) z), z = W x + b, on raw coordinates.
 

@@ -89,7 +89,13 @@ def steep(
     return (u + saturated) * u.sigmoid() if gated else saturated
 
 
-@register("fkan", config=FKANConfig, paper="Mehrabian et al. 2025", presets=PRESETS)
+@register(
+    "fkan",
+    config=FKANConfig,
+    paper="Mehrabian et al. 2025",
+    presets=PRESETS,
+    size=("first_width", "widths"),
+)
 class FKANBackbone(Backbone):
     """Sums over coordinates of trained Fourier series, then dense layers.
 
@@ -119,12 +125,6 @@ class FKANBackbone(Backbone):
             out = steep(layer(out), self.config.omega, self.config.gated)
         return out
 
-    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
-        """A linear layer, initialised as the layers before it."""
-        return _dense(self.out_dim, out_dim, generator)
-
-
-def _dense(in_dim: int, out_dim: int, generator: torch.Generator | None) -> nn.Linear:
     @torch.no_grad()
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest Fourier series of the first layer over their coordinates."""
@@ -132,4 +132,10 @@ def _dense(in_dim: int, out_dim: int, generator: torch.Generator | None) -> nn.L
         edges = self.first.edges(x)
         return [edge_curves("Fourier series", x, edges, limit, axis_names(self.in_dim))]
 
+    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
+        """A linear layer, initialised as the layers before it."""
+        return _dense(self.out_dim, out_dim, generator)
+
+
+def _dense(in_dim: int, out_dim: int, generator: torch.Generator | None) -> nn.Linear:
     return uniform_linear(in_dim, out_dim, math.sqrt(6 / in_dim) / 30, generator)

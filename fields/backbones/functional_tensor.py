@@ -218,6 +218,7 @@ PRESETS: dict[str, Any] = {
     config=FunctionalTensorConfig,
     paper="Vemuri et al. 2026 (F-INR)",
     presets=PRESETS,
+    size=("rank", "axis.width"),
 )
 class FunctionalTensor(Backbone):
     """A tensor of low rank whose factors are networks of one coordinate each.
@@ -370,7 +371,6 @@ class FunctionalTensor(Backbone):
             return columns
         return (columns.unflatten(-1, (-1, len(mask))) * mask).flatten(-2)
 
-    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
     @torch.no_grad()
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest functions of every axis."""
@@ -380,6 +380,7 @@ class FunctionalTensor(Backbone):
             for axis, name in enumerate(axis_names(self.in_dim))
         ]
 
+    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
         """Nothing where there is a feature per value, as in the paper, else a linear layer."""
         if out_dim == self.out_dim:
             return nn.Identity()

@@ -50,7 +50,13 @@ PRESETS = {
 }
 
 
-@register("gauss", config=GaussConfig, paper="Ramasinghe and Lucey 2022", presets=PRESETS)
+@register(
+    "gauss",
+    config=GaussConfig,
+    paper="Ramasinghe and Lucey 2022",
+    presets=PRESETS,
+    size=("width",),
+)
 class Gauss(CoordinateMLP):
     """Layers exp(-(scale (W x + b))^2) on raw coordinates, whose derivatives stay local.
 

@@ -92,6 +92,7 @@ PRESETS = {
     paper="Müller et al. 2022 (Instant-NGP)",
     presets=PRESETS,
     dims=DIMS,
+    size=("log2_entries",),
 )
 class HashGridBackbone(Backbone):
     """Multiresolution hash encoding followed by a small ReLU MLP without biases."""
@@ -114,7 +115,6 @@ class HashGridBackbone(Backbone):
         """Features at x."""
         return self.mlp(self.encoding(x))
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The features of every level on a slice."""
         features, table = self.config.features, self.encoding.table
@@ -127,6 +127,7 @@ class HashGridBackbone(Backbone):
             for level, nodes in enumerate(self.encoding.layout.resolutions)
         ]  # fmt: skip
 
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """The table; the MLP's matrices with the paper's L2 penalty of 1e-6 (section 4)."""
         mlp = {"params": list(self.mlp.parameters()), "lr": lr, "weight_decay": MLP_WEIGHT_DECAY}
         return [*self.encoding.parameter_groups(lr), mlp]

@@ -125,6 +125,7 @@ PRESETS: dict[str, Any] = {
     paper="Fridovich-Keil et al. 2023 (K-Planes)",
     presets=PRESETS,
     dims=DIMS,
+    size=("resolution",),
 )
 class KPlanesBackbone(Backbone):
     """An encoding `planes` per scale, concatenated, and a ReLU network without biases."""
@@ -161,7 +162,6 @@ class KPlanesBackbone(Backbone):
         """Features at x."""
         return self.decoder(torch.cat([planes(x) for planes in self.scales], -1))
 
-    def regularisation(self) -> dict[str, Tensor]:
     def insights(self, limit: int = MOST) -> list[Insight]:
         """Every plane of every scale."""
         names = axis_names(self.in_dim)
@@ -171,6 +171,7 @@ class KPlanesBackbone(Backbone):
             for (i, j), plane in zip(planes.pairs, planes.planes, strict=True)
         ]
 
+    def regularisation(self) -> dict[str, Tensor]:
         """Variation in space, acceleration in time and what is not static, weighted."""
         config, terms = self.config, {}
         space, time = [], []

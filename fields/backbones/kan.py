@@ -196,7 +196,13 @@ PRESETS = {
 }
 
 
-@register("kan", config=KANConfig, paper="Liu et al. 2025 (KAN)", presets=PRESETS)
+@register(
+    "kan",
+    config=KANConfig,
+    paper="Liu et al. 2025 (KAN)",
+    presets=PRESETS,
+    size=("hidden",),
+)
 class KANBackbone(Backbone):
     """Layers of learnable curves on edges, summed by nodes; coordinates are clamped to the box."""
 
@@ -226,12 +232,6 @@ class KANBackbone(Backbone):
             inputs.append(layer(inputs[-1]))
         return inputs
 
-    def regularisation(self) -> dict[str, Tensor]:
-        """``sparsity``: norms and entropies of all layers' edges (paper, section 2.5.1).
-
-        The norm of a spline edge is its mean |value| over points that fill the box; that of other
-        bases the mean |coefficient|.
-        """
     @torch.no_grad()
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest edges of every layer.
@@ -255,6 +255,12 @@ class KANBackbone(Backbone):
             found.append(edge_curves(f"edges of layer {n + 1}", x, edges, limit, names))
         return found
 
+    def regularisation(self) -> dict[str, Tensor]:
+        """``sparsity``: norms and entropies of all layers' edges (paper, section 2.5.1).
+
+        The norm of a spline edge is its mean |value| over points that fill the box; that of other
+        bases the mean |coefficient|.
+        """
         c = self.config
         if not c.penalty:
             return {}

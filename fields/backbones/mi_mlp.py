@@ -110,7 +110,13 @@ PRESETS = {
 }
 
 
-@register("mi-mlp", config=MiMLPConfig, paper="Zhu et al. 2024 (mi-MLP)", presets=PRESETS)
+@register(
+    "mi-mlp",
+    config=MiMLPConfig,
+    paper="Zhu et al. 2024 (mi-MLP)",
+    presets=PRESETS,
+    size=("width",),
+)
 class MiMLP(Backbone):
     """An MLP that sees its inputs in every layer, and another one for the density.
 

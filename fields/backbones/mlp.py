@@ -150,7 +150,13 @@ PRESETS = {
 }
 
 
-@register("mlp", config=MLPConfig, paper="Mildenhall et al. 2020 (NeRF)", presets=PRESETS)
+@register(
+    "mlp",
+    config=MLPConfig,
+    paper="Mildenhall et al. 2020 (NeRF)",
+    presets=PRESETS,
+    size=("width",),
+)
 class MLPBackbone(CoordinateMLP):
     """Dense layers over encoded coordinates, with skip connections of the encoding.
 

@@ -224,7 +224,13 @@ class MixtureBlock(nn.Module):
         return x
 
 
-@register("mlp-kan", config=MLPKANConfig, paper="He et al. 2024", presets=PRESETS)
+@register(
+    "mlp-kan",
+    config=MLPKANConfig,
+    paper="He et al. 2024",
+    presets=PRESETS,
+    size=("width", "hidden"),
+)
 class MLPKANBackbone(Backbone):
     """Encoding, a linear layer to the stream, blocks of experts."""
 
@@ -257,12 +263,6 @@ class MLPKANBackbone(Backbone):
         seen, k = self.gate_encoding(x), self.config.top_k
         return torch.stack([gate_weights(block.gate(seen), k) for block in self.blocks])
 
-    def regularisation(self) -> dict[str, Tensor]:
-        """How unevenly experts are used over the whole box, if that has a weight."""
-        c = self.config
-        if c.balance == 0 or c.experts == 1:
-            return {}
-        seen = self.gate_encoding(self.probes)
     def insights(self, limit: int = MOST) -> list[Insight]:
         """What share each block's experts have in the points of a slice."""
         kinds = ["KAN" if isinstance(e, nn.Sequential) else "MLP" for e in self.blocks[0].experts]
@@ -275,6 +275,12 @@ class MLPKANBackbone(Backbone):
             for n in range(len(self.blocks))
         ]  # fmt: skip
 
+    def regularisation(self) -> dict[str, Tensor]:
+        """How unevenly experts are used over the whole box, if that has a weight."""
+        c = self.config
+        if c.balance == 0 or c.experts == 1:
+            return {}
+        seen = self.gate_encoding(self.probes)
         shares = [balance_penalty(block.gate(seen).softmax(-1), c.top_k) for block in self.blocks]
         return {"balance": c.balance * torch.stack(shares).sum()}
 

@@ -140,7 +140,13 @@ PRESETS = {
 }
 
 
-@register("pi-net", config=PiNetConfig, paper="Chrysos et al. 2020 (Pi-Nets)", presets=PRESETS)
+@register(
+    "pi-net",
+    config=PiNetConfig,
+    paper="Chrysos et al. 2020 (Pi-Nets)",
+    presets=PRESETS,
+    size=("width",),
+)
 class PiNet(Backbone):
     """A polynomial of the encoded coordinates, as products of linear layers.
 

@@ -345,6 +345,7 @@ PRESETS = {
     paper="Z. Chen et al. 2023 (NeuRBF)",
     presets=PRESETS,
     dims=DIMS,
+    size=("kernels", "log2_entries"),
 )
 class RBFBackbone(Backbone):
     """Adaptive radial basis functions and a hash grid, then a small network.
@@ -435,13 +436,13 @@ class RBFBackbone(Backbone):
         # nowhere nothing: a field that is flat so far gets even kernels
         return total.sqrt() + 1e-3 * total.mean().sqrt() + 1e-12
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
     def insights(self, limit: int = MOST) -> list[Insight]:
         """Where the kernels reach half their height; values: how large their features are."""
         half = half_widths(self.rbf.shapes, self.config.kernel, self.in_dim)
         corners = torch.stack((self.rbf.centres - half, self.rbf.centres + half), 1)
         return [Boxes("kernels", plain(corners), plain(self.rbf.coefficients.norm(dim=1)))]
 
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Features at `feature_rate` times the rate, where points touch them; the rest at it."""
         features = [self.rbf.coefficients] + ([] if self.grid is None else [self.grid.table])
         own = {"eps": 1e-15, "weight_decay": 0.0, "sparse": True}

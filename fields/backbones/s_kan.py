@@ -195,7 +195,13 @@ class SelectableLayer(nn.Module):
         del self.logits
 
 
-@register("s-kan", config=SKANConfig, paper="Yang et al. 2024", presets=PRESETS)
+@register(
+    "s-kan",
+    config=SKANConfig,
+    paper="Yang et al. 2024",
+    presets=PRESETS,
+    size=("widths",),
+)
 class SKANBackbone(Backbone):
     """Layers of learnable activations whose families are selected while they are fitted.
 
@@ -249,12 +255,6 @@ class SKANBackbone(Backbone):
         ]  # fmt: skip
         return [[self.config.pool[m] for m in choice.tolist()] for choice in choices]
 
-    def regularisation(self) -> dict[str, Tensor]:
-        """Entropy of the gates while they are selected."""
-        c = self.config
-        if self.pruned or self.temperature == 1 or c.entropy == 0:
-            return {}
-        soft = [gates(layer.logits, self.temperature, False) for layer in self.layers]
     @torch.no_grad()
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest edges of each layer over its squashed inputs, and their families."""
@@ -266,6 +266,12 @@ class SKANBackbone(Backbone):
             found.append(edge_curves(f"edges of layer {n + 1}", u, edges, limit, inputs))
         return found
 
+    def regularisation(self) -> dict[str, Tensor]:
+        """Entropy of the gates while they are selected."""
+        c = self.config
+        if self.pruned or self.temperature == 1 or c.entropy == 0:
+            return {}
+        soft = [gates(layer.logits, self.temperature, False) for layer in self.layers]
         entropy = torch.stack([-(g * (g + 1e-12).log()).sum() for g in soft]).sum()
         return {"entropy": c.entropy * (c.final_temperature / self.temperature) ** 2 * entropy}
 

@@ -54,7 +54,13 @@ PRESETS = {
 }
 
 
-@register("siren", config=SirenConfig, paper="Sitzmann et al. 2020", presets=PRESETS)
+@register(
+    "siren",
+    config=SirenConfig,
+    paper="Sitzmann et al. 2020",
+    presets=PRESETS,
+    size=("width",),
+)
 class Siren(CoordinateMLP):
     """Layers sin(omega (W x + b)) on raw coordinates; its derivatives are of the same kind.
 

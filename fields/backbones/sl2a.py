@@ -105,7 +105,13 @@ class LowRankLinear(nn.Module):
         return linear(x @ self.u, self.v.T, self.bias)
 
 
-@register("sl2a", config=SL2AConfig, paper="Rezaeian et al. 2025", presets=PRESETS)
+@register(
+    "sl2a",
+    config=SL2AConfig,
+    paper="Rezaeian et al. 2025",
+    presets=PRESETS,
+    size=("width", "rank"),
+)
 class SL2ABackbone(Backbone):
     """z = LayerNorm(sum_jk a_jk T_k(tanh x_j)); y = z, then y = relu((z y) U V + b); features z y.
 
@@ -135,9 +141,6 @@ class SL2ABackbone(Backbone):
                 y = relu(y)
         return z * y
 
-    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
-        """A linear layer with torch's bounds of 1 / sqrt(width)."""
-        return uniform_linear(self.out_dim, out_dim, 1 / math.sqrt(self.out_dim), generator)
     @torch.no_grad()
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The strongest Chebyshev edges of the first layer over their coordinates."""
@@ -145,3 +148,6 @@ class SL2ABackbone(Backbone):
         edges = self.first.edges(x.tanh() if self.config.squash == "tanh" else x)
         return [edge_curves("Chebyshev edges", x, edges, limit, axis_names(self.in_dim))]
 
+    def make_head(self, out_dim: int, generator: torch.Generator | None = None) -> nn.Module:
+        """A linear layer with torch's bounds of 1 / sqrt(width)."""
+        return uniform_linear(self.out_dim, out_dim, 1 / math.sqrt(self.out_dim), generator)

@@ -119,6 +119,7 @@ PRESETS: dict[str, Any] = {
     paper="Chan et al. 2022 (EG3D)",
     presets=PRESETS,
     dims=DIMS,
+    size=("resolution", "final_resolution"),
 )
 class TriPlaneBackbone(GridBackbone):
     """Planes ``xy``, ``xz`` and ``yz``, each (nodes, nodes, features), and a ReLU network."""

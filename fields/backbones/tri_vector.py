@@ -205,7 +205,13 @@ PRESETS = {
 }
 
 
-@register("tri-vector", config=TriVectorConfig, paper="Gao et al. 2023 (Strivec)", presets=PRESETS)
+@register(
+    "tri-vector",
+    config=TriVectorConfig,
+    paper="Gao et al. 2023 (Strivec)",
+    presets=PRESETS,
+    size=("density_ranks", "appearance_ranks"),
+)
 class TriVectorBackbone(Backbone):
     """Local CP tensors of several sizes, placed where the scene is.
 
@@ -272,12 +278,6 @@ class TriVectorBackbone(Backbone):
         empty[0] = OUTSIDE
         return total.where(present[:, None], empty)
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The vectors, of which only those around samples move, and the linear layers."""
-        rate = lr * self.config.rate
-        return [
-            {"params": list(self.vectors), "lr": rate, "sparse": True, "weight_decay": 0.0},
-            {"params": list(self.bases.parameters()), "lr": lr},
     def insights(self, limit: int = MOST) -> list[Insight]:
         """The boxes of each scale's tensors; values: how large their densities are.
 
@@ -293,6 +293,12 @@ class TriVectorBackbone(Backbone):
             found.append(ShownBoxes(f"tensors of scale {scale + 1}", plain(corners), plain(size)))
         return found
 
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The vectors, of which only those around samples move, and the linear layers."""
+        rate = lr * self.config.rate
+        return [
+            {"params": list(self.vectors), "lr": rate, "sparse": True, "weight_decay": 0.0},
+            {"params": list(self.bases.parameters()), "lr": lr},
         ]
 
     def regularisation(self) -> dict[str, Tensor]:

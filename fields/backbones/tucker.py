@@ -139,7 +139,14 @@ PRESETS: dict[str, Any] = {
 }
 
 
-@register("tucker", config=TuckerConfig, paper="Tucker 1966", presets=PRESETS, dims=DIMS)
+@register(
+    "tucker",
+    config=TuckerConfig,
+    paper="Tucker 1966",
+    presets=PRESETS,
+    dims=DIMS,
+    size=("ranks",),
+)
 class TuckerBackbone(GridBackbone):
     """Lines (nodes, rank) named by axis, and `core` (rank of each axis..., features).
 
@@ -197,6 +204,11 @@ class TuckerBackbone(GridBackbone):
         rate = lr * self.config.rate
         return [self.grid_group(rate), {"params": [self.core], "lr": rate}]
 
+    def insights(self, limit: int = MOST) -> list[Insight]:
+        """The lines, and how large the core's entries are, over its first two axes."""
+        size = self.core.detach().square().sum((*range(2, self.in_dim), -1)).sqrt()
+        return [*super().insights(limit), picture("size of the core", size[..., None])]
+
     def slim(self, rank: int) -> None:
         """Keep the first values of every line, and the corner of the core that goes with them."""
         super().slim(rank)
@@ -204,11 +216,6 @@ class TuckerBackbone(GridBackbone):
         for axis, count in enumerate(self.counts.values()):
             core = first_components(core, core.shape[axis], self.ranks.share(count), axis)
         self.core = nn.Parameter(core)
-    def insights(self, limit: int = MOST) -> list[Insight]:
-        """The lines, and how large the core's entries are, over its first two axes."""
-        size = self.core.detach().square().sum((*range(2, self.in_dim), -1)).sqrt()
-        return [*super().insights(limit), picture("size of the core", size[..., None])]
-
 
     def resize(self, sizes: dict[str, Any]) -> None:
         """Take what `sizes` gave."""

@@ -131,7 +131,14 @@ PRESETS: dict[str, Any] = {
 }
 
 
-@register("vm", config=VMConfig, paper="Chen et al. 2022 (TensoRF-VM)", presets=PRESETS, dims=DIMS)
+@register(
+    "vm",
+    config=VMConfig,
+    paper="Chen et al. 2022 (TensoRF-VM)",
+    presets=PRESETS,
+    dims=DIMS,
+    size=("density", "appearance", "resolution", "final_resolution"),
+)
 class VMBackbone(GridBackbone):
     """Density: the sum of all products. Appearance: a bias-free matrix on the products.
 

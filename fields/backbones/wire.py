@@ -57,7 +57,13 @@ PRESETS = {
 }
 
 
-@register("wire", config=WireConfig, paper="Saragadam et al. 2023", presets=PRESETS)
+@register(
+    "wire",
+    config=WireConfig,
+    paper="Saragadam et al. 2023",
+    presets=PRESETS,
+    size=("width",),
+)
 class Wire(CoordinateMLP):
     """Layers exp(j omega z - |scale z|^2), z = W x + b, with complex W and b behind the first.
 
