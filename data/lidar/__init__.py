@@ -1,0 +1,1 @@
+"""LiDAR: sweeps of spinning sensors, their files, and scenes made of them."""
