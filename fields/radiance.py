@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyfield.config import Spec
-from polyfield.encodings.base import CoordinateMap, Progress
-from polyfield.encodings.contraction import Contraction, contract
+from polyfield.encodings.base import CoordinateMap
+from polyfield.encodings.contraction import Contraction
 from polyfield.encodings.spherical_harmonics import MAX_DEGREE, spherical_harmonics
 from polyfield.errors import ConfigError
-from polyfield.fields.base import Backbone, RadianceSample
-from polyfield.fields.heads import DENSITY_ACTIVATIONS, SmallMLP, linear
+from polyfield.fields.base import RadianceSample
+from polyfield.fields.density import DensityConfig, DensityField
+from polyfield.fields.heads import SmallMLP, linear
 from polyfield.registry import build, register
 
 
@@ -33,19 +34,11 @@ FIRST_HARMONIC = 0.5 / math.pi**0.5
 
 
 @dataclass(frozen=True)
-class RadianceConfig:
+class RadianceConfig(DensityConfig):
     """Settings of the heads; the defaults are Instant-NGP's."""
 
     direction: Spec | None = field(default_factory=_harmonics)
     """Encoding of view directions (None: colour does not depend on them)."""
-    density: Literal["feature", "linear"] = "feature"
-    """Raw density: the backbone's first feature, or a linear layer on all of them."""
-    density_activation: Literal["exp", "softplus", "relu"] = "exp"
-    """From raw to density; exp has its gradient clamped at raw = 15."""
-    density_shift: float = 0.0
-    """Added to the raw density."""
-    density_scale: float = 1.0
-    """Factor on the density (TensoRF's distance scale)."""
     colour: Literal["network", "harmonics"] = "network"
     """Colour from a network on features and direction, or features 1 to 3 `degree`**2 as
     coefficients of spherical harmonics per channel (Plenoxels): relu(sum + 1/2)."""
@@ -63,27 +56,15 @@ class RadianceConfig:
     """Colour reaches this far beyond [0, 1], so that 0 and 1 can be met exactly."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bottleneck is not None and self.bottleneck < 1:
             raise ValueError(f"bottleneck must be at least 1 or null, got {self.bottleneck}")
-        if not self.density_scale > 0:
-            raise ValueError(f"density_scale must be positive, got {self.density_scale}")
         if not 1 <= self.degree <= MAX_DEGREE:
             raise ValueError(f"degree must lie in 1..{MAX_DEGREE}, got {self.degree}")
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden widths must be at least 1, got {self.hidden}")
         if self.rgb_padding < 0:
             raise ValueError(f"rgb_padding must not be negative, got {self.rgb_padding}")
-
-
-def _all_inside(x: Tensor) -> bool:
-    """Whether all points are known to lie in the box: samplers that clip rays to it see to that.
-
-    Only asked on the CPU, where the answer is cheap; elsewhere it would wait for the device.
-    """
-    if x.device.type != "cpu" or not x.numel():
-        return False
-    low, high = x.detach().aminmax()
-    return float(low) >= -1 and float(high) <= 1
 
 
 def _check_harmonics(width: int, degree: int) -> None:
@@ -95,7 +76,7 @@ def _check_harmonics(width: int, degree: int) -> None:
 
 
 @register("radiance", kind="fields", config=RadianceConfig)
-class RadianceField(nn.Module):
+class RadianceField(DensityField):
     """Density and view-dependent colour of points.
 
     Density depends on position only; colour on the features there and the encoded direction,
@@ -109,7 +90,7 @@ class RadianceField(nn.Module):
         generator: CPU generator of the initial weights.
     """
 
-    kind: ClassVar[str] = "fields"
+    config: RadianceConfig
 
     def __init__(
         self,
@@ -118,15 +99,10 @@ class RadianceField(nn.Module):
         contraction: Contraction = "none",
         generator: torch.Generator | None = None,
     ):
-        super().__init__()
-        self.config = config
-        self.contraction = contraction
-        self.backbone = backbone
+        super().__init__(config, backbone, contraction, config.bias, generator)
         width = backbone.out_dim
-        self.density_head = self.bottleneck = self.direction = self.feature_encoding = None
+        self.bottleneck = self.direction = self.feature_encoding = None
         self.colour_head: SmallMLP | None = None
-        if config.density == "linear":
-            self.density_head = linear(width, 1, config.bias, generator)
         if config.colour == "harmonics":
             _check_harmonics(width, config.degree)
             return
@@ -157,46 +133,6 @@ class RadianceField(nn.Module):
         """
         sigma, features = self.density_and_features(x)
         return RadianceSample(sigma=sigma, rgb=self.colour(features, d), features=features)
-
-    def density(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """Density at x, without the colour branch."""
-        if self.density_head is not None or not isinstance(self.backbone, Backbone):
-            return self.density_and_features(x)[0]
-        inside = self.contraction == "none" and _all_inside(x)
-        return self._density(self.backbone.first_feature(self._place(x, inside)), x, inside)
-
-    def features(self, x: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch F"]:
-        """The backbone's features at x (supervision level ``feature``)."""
-        return self._features(x, self.contraction == "none" and _all_inside(x))
-
-    def _features(self, x: Tensor, inside: bool) -> Tensor:
-        """Features; inside: no point needs to be brought into the box."""
-        return self.backbone(self._place(x, inside))
-
-    def _place(self, x: Tensor, inside: bool) -> Tensor:
-        """Where the backbone is asked."""
-        if self.contraction != "none":
-            return contract(x, self.contraction)
-        return x if inside else x.clamp(-1, 1)
-
-    def density_and_features(
-        self, x: Float[Tensor, "*batch 3"]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch F"]]:
-        """Density at x, and the features that `colour` takes."""
-        inside = self.contraction == "none" and _all_inside(x)
-        features = self._features(x, inside)
-        raw = features if self.density_head is None else self.density_head(features)
-        return self._density(raw[..., 0], x, inside), features
-
-    def _density(self, raw: Tensor, x: Tensor, inside: bool) -> Tensor:
-        """From raw density at x; it is zero outside the box of a scene that ends there."""
-        shifted = raw.to(x.dtype) + self.config.density_shift
-        sigma = DENSITY_ACTIVATIONS[self.config.density_activation](shifted)
-        if self.config.density_scale != 1:
-            sigma = sigma * self.config.density_scale
-        if self.contraction == "none" and not inside:
-            sigma = torch.where((x.abs() <= 1).all(-1), sigma, torch.zeros_like(sigma))
-        return sigma
 
     def colour(
         self,
@@ -247,21 +183,3 @@ class RadianceField(nn.Module):
         if d is None:
             return features.new_zeros(shape)
         return self.direction(d).expand(shape)
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The backbone's groups and one of the heads, at base rate `lr`."""
-        inside = {id(p) for p in self.backbone.parameters()}
-        heads = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
-        return [*self.backbone.parameter_groups(lr), {"params": heads, "lr": lr}]
-
-    def regularisation(self) -> dict[str, Tensor]:
-        """The backbone's named penalties."""
-        return self.backbone.regularisation()
-
-    def grow(self, progress: Progress) -> bool:
-        """Let the backbone change with the fit; whether parameters were replaced."""
-        return self.backbone.grow(progress)
-
-    def slim(self, rank: int) -> None:
-        """Keep the first `rank` components of the backbone only."""
-        self.backbone.slim(rank)
