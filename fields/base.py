@@ -63,3 +63,18 @@ class RadianceSample:
     rgb: Float[Tensor, "*batch 3"]
     features: Float[Tensor, "*batch features"] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LidarSample:
+    """What a LiDAR field says of points.
+
+    sigma: density per scene unit, >= 0; intensity: in [0, 1]; drop, second: logits of the beam
+    not coming back, and of its coming back twice; features: the backbone's output.
+    """
+
+    sigma: Float[Tensor, "*batch"]
+    intensity: Float[Tensor, "*batch"]
+    drop: Float[Tensor, "*batch"]
+    second: Float[Tensor, "*batch"]
+    features: Float[Tensor, "*batch features"] | None = None
