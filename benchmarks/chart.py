@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from polyfield.training.svg import COLOURS, document, text
 
 Point = tuple[float, float]
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 50, 50
 
@@ -57,25 +57,20 @@ def line_chart(title: str, note: str, labels: tuple[str, str], series: Sequence[
         y = HEIGHT - BOTTOM - (point[1] - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM)
         return round(x, 1), round(y, 1)
 
-    parts = [_text(WIDTH / 2, 20, title, "font-weight='bold'"), _text(WIDTH / 2, 38, note)]
+    parts = [text(WIDTH / 2, 20, title, "font-weight='bold'"), text(WIDTH / 2, 38, note)]
     for tick in ticks(low_y, high_y):
         y = at((0, tick))[1]
         parts.append(f"<path d='M{LEFT},{y}H{WIDTH - RIGHT}' stroke='#ddd'/>")
-        parts.append(_text(LEFT - 6, y + 4, f"{tick:g}", "text-anchor='end'"))
+        parts.append(text(LEFT - 6, y + 4, f"{tick:g}", "text-anchor='end'"))
     for tick in ticks(0, high_x):
-        parts.append(_text(at((tick, low_y))[0], HEIGHT - BOTTOM + 18, f"{tick:g}"))
-    parts.append(_text(WIDTH / 2, HEIGHT - 10, labels[0]))
+        parts.append(text(at((tick, low_y))[0], HEIGHT - BOTTOM + 18, f"{tick:g}"))
+    parts.append(text(WIDTH / 2, HEIGHT - 10, labels[0]))
     turned = f"transform='rotate(-90 16 {HEIGHT / 2})'"
-    parts.append(_text(16, HEIGHT / 2, labels[1], turned))
+    parts.append(text(16, HEIGHT / 2, labels[1], turned))
     for i, one in enumerate(series):
         legend = HEIGHT - BOTTOM - 14 * (len(series) - i)
         parts += _series(one, COLOURS[i % len(COLOURS)], at, legend)
-    size = f"viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'"
-    style = "font-family='sans-serif' font-size='12' text-anchor='middle'"
-    background = "<rect width='100%' height='100%' fill='white'/>"
-    return "\n".join(
-        [f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}>", background, *parts, "</svg>\n"]
-    )
+    return document(WIDTH, HEIGHT, parts)
 
 
 def _series(one: Series, colour: str, at: Callable[[Point], Point], legend: float) -> list[str]:
@@ -86,10 +81,6 @@ def _series(one: Series, colour: str, at: Callable[[Point], Point], legend: floa
     if one.mark:
         x, y = at(one.mark)
         parts.append(f"<path d='M{x},{y - 6}l6,6l-6,6l-6,-6z' fill='{colour}' stroke='black'/>")
-        parts.append(_text(x, y - 10, f"{one.mark[1]:.2f}"))
+        parts.append(text(x, y - 10, f"{one.mark[1]:.2f}"))
     place = f"fill='{colour}' text-anchor='end'"
-    return [*parts, _text(WIDTH - RIGHT - 6, legend, one.name, place)]
-
-
-def _text(x: float, y: float, text: str, extra: str = "") -> str:
-    return f"<text x='{x:g}' y='{y:g}' {extra}>{escape(text)}</text>"
+    return [*parts, text(WIDTH - RIGHT - 6, legend, one.name, place)]

@@ -17,25 +17,36 @@ from polyfield.apps.options import (
 )
 
 
-@click.command("export", short_help="Export the surface of a fitted shape as a mesh.")
+@click.command("export", short_help="Export a fitted shape's mesh, or what a backbone learned.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--mesh", type=click.Path(path_type=Path), help="Mesh FILE to write (ply, obj, stl).")
+@click.option("--insight", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for pictures of what the backbone learned (PNG, SVG).")  # fmt: skip
 @click.option("--resolution", type=click.IntRange(min=8), default=256, show_default=True,
               help="Cells per axis of the grid in which the surface is found.")  # fmt: skip
 @click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
 @compose(device_option, threads_option, json_option)
-def command(run: Path, mesh: Path | None, **options: Any) -> None:
-    """Export what RUN holds. So far: --mesh, of a run fitted to a shape."""
+def command(run: Path, mesh: Path | None, insight: Path | None, **options: Any) -> None:
+    """Export what RUN holds: --mesh of a run fitted to a shape, or --insight of any run."""
+    from polyfield.errors import ConfigError
+
+    if (mesh is None) == (insight is None):
+        raise ConfigError("say what to export: --mesh FILE or --insight DIR, one of them")
+    prepare_process(options["threads"])
+    if mesh is not None:
+        _mesh(run, mesh, options)
+    elif insight is not None:
+        _insight(run, insight, options)
+
+
+def _mesh(run: Path, mesh: Path, options: dict[str, Any]) -> None:
     from polyfield.errors import ConfigError
     from polyfield.run import RunDirectory
 
-    if mesh is None:
-        raise ConfigError("say what to export: --mesh FILE")
     if RunDirectory(run).read_config().get("modality", "images") != "shape":
         raise ConfigError(
             f"{run} was not fitted to a shape, and meshes of other runs are not exported yet"
         )
-    prepare_process(options["threads"])
     from polyfield.training.render_signal import render_signal
 
     result = render_signal(
@@ -43,3 +54,11 @@ def command(run: Path, mesh: Path | None, **options: Any) -> None:
         device=options["device"],
     )  # fmt: skip
     emit(result, options["as_json"], f"mesh in {mesh} ({result['seconds']:.1f} s)")
+
+
+def _insight(run: Path, folder: Path, options: dict[str, Any]) -> None:
+    from polyfield.training.insight_pictures import export_insights
+
+    result = export_insights(run, folder, rank=options["rank"], device=options["device"])
+    lines = [f"{Path(row['file']).name}: {row['name']}; {row['scale']}" for row in result["files"]]
+    emit(result, options["as_json"], "\n".join([*lines, f"{len(lines)} files in {folder}"]))

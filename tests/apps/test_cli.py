@@ -118,6 +118,8 @@ def test_data_reports_and_draws(tmp_path):
         (["list", "backbone"], "did you mean 'backbones'"),
         (["distill", "x", "--out", "y"], "not in version"),
         (["export", "x", "--mesh", "y"], "is not a run"),
+        (["export", "x", "--insight", "{tmp}/r"], "is not a run"),
+        (["export", "x"], "--insight DIR"),
         (["view"], "not in version"),
     ],
 )
