@@ -25,6 +25,7 @@ T = TypeVar("T")
 KINDS: Mapping[str, tuple[str, str]] = {
     "backbones": ("backbone", "polyfield.fields.backbones"),
     "encodings": ("encoding", "polyfield.encodings"),
+    "ray-codes": ("ray code", "polyfield.encodings.ray_codes"),
     "fields": ("field", "polyfield.fields"),
     "renderers": ("renderer", "polyfield.renderers"),
     "samplers": ("sampler", "polyfield.renderers.samplers"),

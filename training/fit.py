@@ -103,6 +103,7 @@ def fit(
     if max_parameters is not None:
         chosen = within(chosen, task.describe()["contraction"], max_parameters)
     state = _new_state(chosen, task, target)
+    task.prepare(state)
     run.create()
     run.truncate_metrics(-1)  # of a run that was stopped before its first save
     run.write_config(_describe(task, chosen, target))

@@ -25,6 +25,7 @@ from polyfield.training.state import FitState
 from polyfield.training.task import About, Measured, stored_path
 
 PREVIEW_PIXELS = 150 * 150
+RAYS_SHOWN = 2**16  # to fields that adapt to the rays of a scene
 
 
 class ImagesTask:
@@ -68,6 +69,12 @@ class ImagesTask:
     def write(self, run: RunDirectory) -> None:
         """The cameras."""
         write_cameras(run, self.scene)
+
+    def prepare(self, state: FitState) -> None:
+        """Show rays of the training views to a field that adapts to them."""
+        if hasattr(state.model.field, "adapt"):
+            rays = self.source.sample(RAYS_SHOWN, state.host).rays
+            state.model.field.adapt(rays.origins, rays.directions, rays.near, rays.far, state.host)
 
     def batch_size(self, config: FitConfig) -> int:
         """Rays of the first step."""

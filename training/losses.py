@@ -85,6 +85,8 @@ def distortion(rendered: Rendered, batch: Batch, field: Any) -> Scalar:
 
     In scenes without an end that is t / (1 + t), even in disparity far away, as their samples are.
     """
+    if "weights" not in rendered.extras:
+        return _zero(rendered)
     weights, intervals = rendered.extras["weights"], rendered.extras["intervals"]
     t0, t1 = intervals.t0, intervals.t1
     if field.contraction == "none":

@@ -16,6 +16,7 @@ from polyfield.errors import ConfigError, RunError
 from polyfield.registry import build, configure, lookup
 from polyfield.renderers.types import Rays, Rendered
 from polyfield.run import RunDirectory
+from polyfield.training.coordinates import coordinates, takes_several
 from polyfield.training.memory import in_chunks
 
 FIRST_CHUNK = 512  # rays, to see how many samples they take
@@ -56,12 +57,15 @@ class Model(nn.Module):
             )
 
     def _make_field(self, backbone: Spec, generator: torch.Generator | None) -> nn.Module:
-        in_dim = self.settings["field"].get("dims", 3)
-        made = build("backbones", backbone, in_dim=in_dim, generator=generator)
+        field = self.settings["field"]
+        made = [
+            build("backbones", backbone, in_dim=in_dim, generator=generator)
+            for in_dim in coordinates(field)
+        ]
         return build(
             "fields",
-            self.settings["field"],
-            backbone=made,
+            field,
+            backbone=made if takes_several(field) else made[0],
             contraction=self.contraction,
             generator=generator,
         )

@@ -125,8 +125,11 @@ def resolve(
     known = lookup("backbones", types["backbone"]).presets
     if preset is not None and preset not in known:
         raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
-    layers = [known[name] for name in chosen if name in known]
-    if lookup("renderers", types["renderer"]).traits.get("sampled", False):
+    renderer = lookup("renderers", types["renderer"])
+    own_names = chosen if preset else renderer.traits.get("backbone_presets", chosen)
+    layers = [known[name] for name in own_names if name in known]
+    layers = [renderer.presets[name] for name in chosen if name in renderer.presets] + layers
+    if renderer.traits.get("sampled", False):
         default = UNBOUNDED_SAMPLER if unbounded else DEFAULT_SAMPLER
         types["sampler"] = _sampler_type(user, layers, default)
         own = lookup("samplers", types["sampler"]).presets
@@ -191,12 +194,17 @@ def _check_sections(user: Mapping[str, Any]) -> None:
             )
 
 
+def rendered_fields(renderer: str) -> tuple[str, ...]:
+    """Names of the fields that a renderer takes (its trait ``field``), the usual one first."""
+    named = lookup("renderers", renderer).traits["field"]
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
 def _component_types(user: Mapping[str, Any]) -> dict[str, Any]:
     renderer = _type(user, "renderer", DEFAULT_RENDERER)
-    field = lookup("renderers", renderer).traits["field"]
     return {
         "renderer": renderer,
-        "field": _type(user, "field", field),
+        "field": _type(user, "field", rendered_fields(renderer)[0]),
         "backbone": _type(user, "backbone", DEFAULT_BACKBONE),
     }
 

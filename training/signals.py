@@ -66,6 +66,9 @@ class SignalTask:
     def write(self, run: RunDirectory) -> None:
         """Nothing: the config holds it all."""
 
+    def prepare(self, state: FitState) -> None:
+        """Nothing: coordinates lie in [-1, 1] as they are."""
+
     def batch_size(self, config: FitConfig) -> int:
         """Points per step."""
         return config.points

@@ -50,6 +50,9 @@ class Task(Protocol):
     def write(self, run: RunDirectory) -> None:
         """Keep with the run what is too large for its config."""
 
+    def prepare(self, state: FitState) -> None:
+        """Let the model look at the data, once, before the first step of a new fit."""
+
     def batch_size(self, config: FitConfig) -> int:
         """How much is drawn in the first step."""
 

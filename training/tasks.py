@@ -14,9 +14,10 @@ from polyfield.data.scene import LoadOptions
 from polyfield.data.signal import Modality, SignalOptions
 from polyfield.data.signals.load import load_signal
 from polyfield.errors import ConfigError
-from polyfield.registry import entries, lookup
+from polyfield.registry import entries
+from polyfield.training.coordinates import check_coordinates
 from polyfield.training.images import ImagesTask
-from polyfield.training.settings import resolve, resolve_signal
+from polyfield.training.settings import rendered_fields, resolve, resolve_signal
 from polyfield.training.signals import SignalTask
 from polyfield.training.task import Task
 
@@ -84,6 +85,9 @@ def _load_options(user: Mapping[str, Any], preset: str | None, device: torch.dev
 
 def _check_field(settings: Mapping[str, Any]) -> None:
     renderer, field = settings["renderer"]["type"], settings["field"]["type"]
-    needed = lookup("renderers", renderer).traits["field"]
-    if field != needed:
-        raise ConfigError(f"renderer '{renderer}' needs a {needed} field, got '{field}'")
+    taken = rendered_fields(renderer)
+    if field not in taken:
+        raise ConfigError(
+            f"renderer '{renderer}' needs a field of kind {' or '.join(taken)}, got '{field}'"
+        )
+    check_coordinates(settings)

@@ -15,8 +15,8 @@ from polyfield.apps.options import emit, json_option
 def command(kind: str, as_json: bool) -> None:
     """List the components of KIND.
 
-    KIND is one of backbones, encodings, fields, renderers, samplers, losses, formats, samples,
-    signals.
+    KIND is one of backbones, encodings, ray-codes, fields, renderers, samplers, losses, formats,
+    samples, signals.
     """
     from polyfield.registry import entries
 

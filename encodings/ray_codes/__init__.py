@@ -1,0 +1,1 @@
+"""Codes of rays: what a light field is asked with, one file each."""
