@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from polyfield.data.lidar.files import write_sweep
+from polyfield.data.lidar.poses import interpolate_poses
 from polyfield.data.lidar.street import Street, make_street
 from polyfield.data.lidar.street_beam import Echoes, Pulse
 from polyfield.data.lidar.sweeps import PointSweep, SweepRays
@@ -48,22 +50,6 @@ def _turn(axis: int, angle: float) -> np.ndarray:
     return turn
 
 
-def moving_poses(
-    start: Float[np.ndarray, "4 4"], end: Float[np.ndarray, "4 4"], shares: Float[Tensor, "n"]
-) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
-    """Rotations and positions at shares of the way: constant velocity and rotation rate."""
-    first, last = torch.from_numpy(start), torch.from_numpy(end)
-    between = first[:3, :3].T @ last[:3, :3]
-    angle = ((between.trace() - 1) / 2).clamp(-1, 1).acos()
-    skew = (between - between.T) / 2
-    axis = skew / angle.sin() if angle > 1e-9 else torch.zeros_like(skew)
-    turned = (shares * angle)[:, None, None]
-    turns = torch.eye(3, dtype=first.dtype) + turned.sin() * axis
-    turns = turns + (1 - turned.cos()) * (axis @ axis)
-    places = torch.lerp(first[:3, 3], last[:3, 3], shares[:, None])
-    return first[:3, :3] @ turns, places
-
-
 @dataclass(frozen=True)
 class Scanned:
     """One revolution: all slots, ring after ring, with what came back; poses at each firing.
@@ -74,8 +60,7 @@ class Scanned:
     rays: SweepRays
     second_intensity: Float[Tensor, "n"]
     normals: Float[Tensor, "n 3"]
-    rotations: Float[Tensor, "n 3 3"]
-    places: Float[Tensor, "n 3"]
+    poses: Float[Tensor, "n 4 4"]
 
     def returns(self, times: bool = True) -> PointSweep:
         """What a file holds: points in the sensor's frame at their firing, first returns in the
@@ -87,7 +72,8 @@ class Scanned:
         ):
             hit = ~torch.isnan(ranges)
             world = rays.origins[hit] + ranges[hit, None] * rays.directions[hit]
-            local = torch.einsum("nji,nj->ni", self.rotations[hit], world - self.places[hit])
+            turns, places = self.poses[hit, :3, :3], self.poses[hit, :3, 3]
+            local = torch.einsum("nji,nj->ni", turns, world - places)
             which = torch.full_like(rays.ring[hit], number)
             parts.append((local, intensity[hit], rays.ring[hit], rays.times[hit], which))
         joined = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
@@ -115,13 +101,14 @@ def scan(
     """
     pulse = pulse or pulse_of(sensor)
     beams = sensor.beams()
-    turns, places = moving_poses(pose, pose if end is None else end, beams.times)
-    origins = torch.einsum("nij,nj->ni", turns, beams.origins) + places
-    directions = torch.einsum("nij,nj->ni", turns, beams.directions)
+    shares = beams.times.numpy()
+    poses = torch.from_numpy(interpolate_poses(pose, pose if end is None else end, shares))
+    origins = torch.einsum("nij,nj->ni", poses[:, :3, :3], beams.origins) + poses[:, :3, 3]
+    directions = torch.einsum("nij,nj->ni", poses[:, :3, :3], beams.directions)
     echoes: Echoes = street.cast(origins, directions, pulse, generator)
     seen = (echoes.ranges, echoes.second, echoes.intensity)
     rays = SweepRays(origins, directions, *seen, beams.ring, beams.times)
-    return Scanned(rays, echoes.second_intensity, echoes.normals, turns, places)
+    return Scanned(rays, echoes.second_intensity, echoes.normals, poses)
 
 
 def pulse_of(sensor: SpinningLidar) -> Pulse:
@@ -151,28 +138,14 @@ def write_street(
     for index in range(sweeps):
         end = poses[index + 1] if motion else None
         scanned = scan(street, sensor, poses[index], end, generator=generator)
-        write_sweep(folder / "velodyne" / f"{index:06d}.npz", scanned.returns(times=motion))
+        write_sweep(_small(scanned.returns(times=motion)), folder / "velodyne" / f"{index:06d}.npz")
     lines = [" ".join(repr(float(v)) for v in pose[:3].ravel()) for pose in poses[:sweeps]]
     with replacing(folder / "poses.txt") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(folder / "sensor.json", asdict(sensor))
 
 
-def write_sweep(path: Path, sweep: PointSweep) -> None:
-    """Keep a sweep with all it has: arrays points, intensity, ring, times, number.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
-    arrays = {
-        "points": sweep.points.astype(np.float32),
-        "intensity": sweep.intensity.astype(np.float32),
-    }
-    if sweep.ring is not None:
-        arrays["ring"] = sweep.ring.astype(np.uint8)
-    if sweep.times is not None:
-        arrays["times"] = sweep.times.astype(np.float32)
-    if sweep.number is not None:
-        arrays["number"] = sweep.number.astype(np.uint8)
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+def _small(sweep: PointSweep) -> PointSweep:
+    """The same in float32."""
+    fewer = {"points": sweep.points, "intensity": sweep.intensity, "times": sweep.times}
+    return replace(sweep, **{k: v.astype(np.float32) for k, v in fewer.items() if v is not None})

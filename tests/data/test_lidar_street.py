@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from polyfield.data.lidar import street_drive
+from polyfield.data.lidar.load import LidarOptions, is_lidar, load_sweeps
+from polyfield.data.lidar.poses import interpolate_poses
+from polyfield.data.lidar.rays import sweep_rays
 from polyfield.data.lidar.street import Street, make_street
 from polyfield.data.lidar.street_beam import Pulse, sub_beams, trace
-from polyfield.data.lidar.street_drive import drive, moving_poses, scan, street_sensor, write_street
+from polyfield.data.lidar.street_drive import drive, scan, street_sensor, write_street
 from polyfield.data.lidar.street_shapes import Box, Cylinder, Ground, Material, Sphere
 from polyfield.data.samples.street_lidar import street_lidar
 from polyfield.errors import InputError
@@ -261,18 +264,10 @@ def test_streets_of_different_seeds_differ():
     assert make_street(3) == make_street(3) != make_street(4)
 
 
-def test_poses_are_rotations_and_motion_between_them_meets_both():
-    poses = drive(5)
-    for pose in poses:
+def test_poses_of_a_drive_are_rotations():
+    for pose in drive(5):
         assert np.abs(pose[:3, :3] @ pose[:3, :3].T - np.eye(3)).max() < 1e-12
         assert np.linalg.det(pose) == pytest.approx(1)
-    shares = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    turns, places = moving_poses(poses[0], poses[1], shares)
-    for share, pose in ((0, poses[0]), (2, poses[1])):
-        assert np.abs(turns[share].numpy() - pose[:3, :3]).max() < 1e-9
-        assert np.abs(places[share].numpy() - pose[:3, 3]).max() < 1e-12
-    step = turns[0].T @ turns[1]
-    assert torch.allclose(turns[1] @ step, turns[2])
 
 
 @pytest.mark.parametrize("motion", [False, True])
@@ -282,10 +277,10 @@ def test_returns_seen_from_the_pose_of_their_firing_lie_on_the_street(motion):
     returns = scanned.returns()
     first = returns.number == 1
     assert first.sum() == scanned.rays.hit.sum()
-    turns, places = moving_poses(
-        poses[0], poses[1] if motion else poses[0], torch.from_numpy(returns.times)
-    )
-    world = torch.einsum("nij,nj->ni", turns, torch.from_numpy(returns.points)) + places
+    end = poses[1] if motion else poses[0]
+    at = torch.from_numpy(interpolate_poses(poses[0], end, returns.times))
+    world = torch.einsum("nij,nj->ni", at[:, :3, :3], torch.from_numpy(returns.points))
+    world = world + at[:, :3, 3]
     assert torch.allclose(world[torch.from_numpy(first)], scanned.rays.points(), atol=1e-9)
     azimuth = np.arctan2(returns.points[:, 1], returns.points[:, 0]) % (2 * np.pi)
     column = np.round(azimuth / (2 * np.pi) * 32) % 32
@@ -304,6 +299,31 @@ def test_a_written_drive_holds_every_return(tmp_path):
     write_street(again, sweeps=2, columns=24)
     for name in ("poses.txt", "sensor.json", "velodyne/000000.npz"):
         assert (tmp_path / name).read_bytes() == (again / name).read_bytes()
+
+
+def slots(rays, columns: int) -> Tensor:
+    return torch.argsort(rays.ring * columns + (rays.times * columns).round().long() % columns)
+
+
+@pytest.mark.parametrize("motion", [False, True])
+def test_a_drive_that_is_read_back_has_the_rays_that_were_cast(tmp_path, motion):
+    write_street(tmp_path, sweeps=3, columns=64, motion=motion)
+    assert is_lidar(tmp_path)
+    scene = load_sweeps(tmp_path, LidarOptions(holdout="1"))
+    assert scene.sensor.columns == 64 and scene.sensor.rings == 32
+    assert (scene.motion is not None) == motion
+    read = sweep_rays(scene, 1)
+    poses = drive(3)
+    cast = scan(street(), street_sensor(64), poses[1], poses[2] if motion else None).rays
+    assert len(read) == len(cast)
+    mine, theirs = slots(read, 64), slots(cast, 64)
+    assert torch.equal(read.hit[mine], cast.hit[theirs])
+    assert torch.equal(read.second.isnan()[mine], cast.second.isnan()[theirs])
+    off = (read.ranges[mine] - cast.ranges[theirs]).nan_to_num()
+    assert off.abs().max() < 0.1  # the noise of the file
+    hit = cast.hit[theirs]
+    assert (read.directions[mine] - cast.directions[theirs])[hit].abs().max() < 1e-6
+    assert (read.origins[mine] - cast.origins[theirs])[hit].abs().max() < 1e-6
 
 
 def test_the_sample_is_made_once_in_the_cache(tmp_path, monkeypatch):
