@@ -23,6 +23,7 @@ from polyfield.renderers.lidar_sensors import SpinningLidar
 NOTED_RESIDUAL = 0.01  # metres; range noise of centimetres leaves less
 LARGEST_RESIDUAL = 0.05  # metres; beyond it the returns lie on no cones
 _WRAPS = (8, 256)  # numbers of rings that are believed of wraps
+_SEAM = 4  # points at either end of a ring that may belong to the next
 _STRAY = 5e-3  # metres off its line from which on a point may belong to the next ring
 
 
@@ -123,20 +124,21 @@ def _spread(values: np.ndarray, groups: np.ndarray) -> float:
 def refine_rings(
     points: Float[np.ndarray, "n 3"], rings: Int64[np.ndarray, "n"]
 ) -> Int64[np.ndarray, "n"]:
-    """Rings with stray points at the seams moved to the neighbour whose line they lie on."""
+    """Rings of points in file order, with strays at the seams moved to the ring they lie on.
+
+    The lines are fitted without the ends of each ring, where the strays are.
+    """
     count = int(rings.max()) + 1
-    slope, height = ring_lines(points, rings, count)
+    starts = np.searchsorted(rings, np.arange(count + 1))
+    place = np.arange(len(rings))
+    inner = (place - starts[rings] >= _SEAM) & (starts[rings + 1] - place > _SEAM)
+    slope, height = ring_lines(points[inner], rings[inner], count)
     rho = np.hypot(points[:, 0], points[:, 1])
-
-    def off(candidate: np.ndarray) -> np.ndarray:
-        candidate = np.clip(candidate, 0, count - 1)
-        return np.abs(points[:, 2] - slope[candidate] * rho - height[candidate])
-
-    own = off(rings)
-    options = np.stack([rings, np.clip(rings - 1, 0, count - 1), np.clip(rings + 1, 0, count - 1)])
-    best = np.argmin(np.stack([own, off(options[1]), off(options[2])]), axis=0)
+    options = np.clip(rings + np.array([[0], [-1], [1]]), 0, count - 1)
+    off = np.abs(points[:, 2] - slope[options] * rho - height[options])
+    best = np.where(np.isnan(off), np.inf, off).argmin(axis=0)
     moved = np.take_along_axis(options, best[None], axis=0)[0]
-    return np.where(own > _STRAY, moved, rings)
+    return np.where((off[0] > _STRAY) & ~inner, moved, rings)
 
 
 def nearest_rings(

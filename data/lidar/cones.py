@@ -9,10 +9,10 @@ from jaxtyping import Float, Int64
 
 from polyfield.errors import InputError
 
-_FAR = 15.0  # metres: beyond it, heights of centimetres do not blur elevations
 _BIN = math.radians(0.02)
 _HEIGHTS = np.arange(-0.3, 0.301, 0.02)  # metres above the frame's origin that are tried
 _ROUNDS = 8
+_FLAT = 0.01  # metres: a ring whose distances spread less has no line
 
 
 def ring_lines(
@@ -20,20 +20,26 @@ def ring_lines(
 ) -> tuple[Float[np.ndarray, "rings"], Float[np.ndarray, "rings"]]:
     """Slope tan(e) and height z0 of every ring's line, by least squares; NaN without returns.
 
-    Rings whose returns all lie at one distance get the height 0.
+    Where a ring's returns all lie at one distance nothing tells its height: it gets one in line
+    with its neighbours' (0 where none is known).
     """
     points = np.asarray(points, np.float64)
     rho, z = np.hypot(points[:, 0], points[:, 1]), points[:, 2]
     n = np.bincount(rings, minlength=count).astype(float)
-    sums = [np.bincount(rings, w, minlength=count) for w in (rho, z)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_rho, mean_z = (s / n for s in sums)
-        d_rho, d_z = rho - mean_rho[rings], z - mean_z[rings]
-        var = np.bincount(rings, d_rho * d_rho, minlength=count)
-        slope = np.bincount(rings, d_rho * d_z, minlength=count) / var
-        flat = ~(var > 1e-4 * n)
-        slope = np.where(flat, mean_z / mean_rho, slope)
-        return slope, mean_z - slope * mean_rho
+        mean_rho, mean_z = (np.bincount(rings, w, minlength=count) / n for w in (rho, z))
+        off = rho - mean_rho[rings]
+        var = np.bincount(rings, off * off, minlength=count) / n
+        slope = np.bincount(rings, off * (z - mean_z[rings]), minlength=count) / n / var
+        height = mean_z - slope * mean_rho
+        flat, sure = (n > 0) & (var <= _FLAT**2), var > _FLAT**2
+        if flat.any():
+            angle = np.arctan2(mean_z, mean_rho)
+            order = np.flatnonzero(sure)[np.argsort(angle[sure])]
+            known = np.interp(angle[flat], angle[order], height[order]) if len(order) else 0.0
+            height[flat] = known
+            slope[flat] = (mean_z[flat] - known) / mean_rho[flat]
+    return slope, height
 
 
 def nearest_cone(
@@ -56,20 +62,18 @@ def rings_by_elevation(points: Float[np.ndarray, "n 3"]) -> Int64[np.ndarray, "n
     """Rings from 0 at the top, as clusters of the elevations seen from one height of the axis.
 
     The height is the one under which elevations are most concentrated; clusters are runs of
-    occupied bins among far points, and every point joins the nearest.
+    occupied bins, and every point joins the cone it is nearest to.
 
     Raises:
         InputError: There are no clusters to be told apart.
     """
     points = np.asarray(points, np.float64)
     rho, z = np.hypot(points[:, 0], points[:, 1]), points[:, 2]
-    reach = min(_FAR, float(np.median(rho)) if len(rho) else 0.0)
-    far = rho > reach
-    if far.sum() < 100:
-        raise _none(int(far.sum()))
-    scores = [_concentration(np.arctan2(z[far] - h, rho[far])) for h in _HEIGHTS]
+    if len(points) < 100:
+        raise _none(0)
+    scores = [_concentration(np.arctan2(z - h, rho)) for h in _HEIGHTS]
     height = float(_HEIGHTS[int(np.argmax(scores))])
-    centres = _centres(np.arctan2(z[far] - height, rho[far]))
+    centres = _centres(np.arctan2(z - height, rho))
     if not 4 <= len(centres) <= 256:
         raise _none(len(centres))
     slopes, heights = np.tan(centres), np.full(len(centres), height)

@@ -14,8 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from polyfield.data.lidar.files import write_sweep
+from polyfield.data.lidar.motion import move_points
+from polyfield.data.lidar.poses import interpolate_poses
+from polyfield.data.lidar.sweeps import PointSweep
+from polyfield.data.poses import rotation_from_quaternion
 from polyfield.data.signal import Signal
 from polyfield.data.signals.load import write_signal
+from polyfield.renderers.lidar_sensors import SpinningLidar
 
 
 def look_at(position, target=(0.0, 0.0, 0.0), up=(0.0, 0.0, 1.0)) -> np.ndarray:
@@ -123,3 +129,88 @@ def write_back() -> Callable[..., None]:
         write_signal((b.values for b in signal.samples.blocks(size)), signal.meta, out)
 
     return write
+
+
+def lidar_room(
+    origins: np.ndarray, directions: np.ndarray, height: float = 4.0, floor: float = -1.7
+) -> np.ndarray:
+    """Distances along rays to the floor and four walls of a room of 30 x 20 m; NaN over them."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        down = (floor - origins[:, 2]) / directions[:, 2]
+        walls = [
+            (side * half - origins[:, axis]) / directions[:, axis]
+            for axis, half in ((0, 15.0), (1, 10.0))
+            for side in (-1, 1)
+        ]
+        hits = np.stack([down, *walls])
+    nearest = np.where(hits > 1e-9, hits, np.inf).min(axis=0)
+    z = origins[:, 2] + nearest * directions[:, 2]
+    return np.where(np.isfinite(nearest) & (z < height), nearest, np.nan)
+
+
+def toy_sensor(rings: int = 12, columns: int = 180, **changes) -> SpinningLidar:
+    """A sensor whose rings start at different heights."""
+    return SpinningLidar(
+        name="toy",
+        elevations=tuple(np.radians(np.linspace(20.0, -25.0, rings)).tolist()),
+        heights=tuple(np.linspace(0.2, 0.1, rings).tolist()),
+        azimuth_offsets=(0.0,) * rings,
+        columns=columns,
+        **{"nearest": 0.5, "farthest": 60.0, "direction": -1, "start": math.pi, **changes},
+    )
+
+
+def toy_sweep(sensor: SpinningLidar, start: np.ndarray, end: np.ndarray | None = None):
+    """What a sensor sees of the room: a sweep stored ring after ring, azimuth growing in each."""
+    beams = sensor.beams()
+    origins, directions = beams.origins.numpy(), beams.directions.numpy()
+    times = beams.times.numpy()
+    poses = start if end is None else interpolate_poses(start, end, times)
+    ranges = lidar_room(
+        move_points(origins, poses),
+        np.einsum("...ij,...j->...i", poses[..., :3, :3], directions),
+    )
+    points = origins + ranges[:, None] * directions
+    azimuth = np.arctan2(directions[:, 1], directions[:, 0]) % (2 * np.pi)
+    order = np.lexsort((azimuth, beams.ring.numpy()))
+    order = order[np.isfinite(ranges[order])]
+    shade = 0.5 + 0.4 * np.sin(azimuth)
+    return PointSweep(points[order], shade[order], beams.ring.numpy()[order], times[order])
+
+
+def drive_poses(count: int, step: float = 0.5, turn: float = 0.02) -> np.ndarray:
+    """Poses of a slightly tilted sensor that goes on along a gentle curve."""
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    for i in range(count):
+        c, s = math.cos(turn * i), math.sin(turn * i)
+        tilt = rotation_from_quaternion(np.array([1.0, 0.01, -0.012 + 0.002 * i, 0.0]))
+        poses[i, :3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ tilt
+        poses[i, :2, 3] = [step * i, 0.02 * i * i]
+    return poses
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Maker:
+    """Makes a KITTI-style folder of a toy drive; `edit(folder)` changes it afterwards."""
+
+    def make(count=6, sensor=None, suffix=".bin", moving=False, edit=None, name="drive") -> Path:
+        folder, sensor = tmp_path / name, sensor or toy_sensor()
+        (folder / "velodyne").mkdir(parents=True)
+        poses = drive_poses(count + 1)
+        for i in range(count):
+            sweep = toy_sweep(sensor, poses[i], poses[i + 1] if moving else None)
+            write_sweep(sweep, folder / "velodyne" / f"{i:06d}{suffix}")
+        np.savetxt(folder / "poses.txt", poses[:count, :3].reshape(-1, 12), fmt="%.12g")
+        if edit:
+            edit(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def lidar_toys() -> SimpleNamespace:
+    """The LiDAR helpers above."""
+    return SimpleNamespace(
+        room=lidar_room, sensor=toy_sensor, sweep=toy_sweep, drive_poses=drive_poses
+    )
