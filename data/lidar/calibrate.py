@@ -8,6 +8,7 @@ height z0 where its beams start.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from polyfield.renderers.lidar_sensors import SpinningLidar
 
 NOTED_RESIDUAL = 0.01  # metres; range noise of centimetres leaves less
 LARGEST_RESIDUAL = 0.05  # metres; beyond it the returns lie on no cones
+_WRAP = 0.3  # radians that the azimuth falls back by where a ring begins
 _WRAPS = (8, 256)  # numbers of rings that are believed of wraps
 _SEAM = 4  # points at either end of a ring that may belong to the next
 _STRAY = 5e-3  # metres off its line from which on a point may belong to the next ring
@@ -89,8 +91,8 @@ def azimuths(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
 def rings_by_wraps(points: Float[np.ndarray, "n 3"]) -> Int64[np.ndarray, "n"] | None:
     """Rings of points stored ring after ring, azimuth running round once in each.
 
-    The ring is the number of times the azimuth has wrapped; files may turn either way and start a
-    ring at 0 or at pi. A few points at the seam may get the neighbouring ring (`refine_rings`).
+    The ring is the number of times the azimuth has fallen back; files may turn either way and
+    start a ring at 0 or at pi. Points at the seam may get the next ring (`refine_rings`).
 
     Returns:
         Rings in the file's order, None where the order of the points is another.
@@ -104,7 +106,7 @@ def rings_by_wraps(points: Float[np.ndarray, "n 3"]) -> Int64[np.ndarray, "n"] |
     elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
     best, least = None, math.inf
     for cut in (0.0, math.pi):
-        wraps = np.diff((azimuth - cut) % (2 * math.pi)) < -math.pi
+        wraps = np.diff((azimuth - cut) % (2 * math.pi)) < -_WRAP
         rings = np.concatenate([[0], np.cumsum(wraps)])
         if not _WRAPS[0] <= rings[-1] + 1 <= _WRAPS[1]:
             continue
@@ -148,25 +150,29 @@ def nearest_rings(
     return nearest_cone(points, np.tan(sensor.elevations), np.array(sensor.heights))
 
 
-def assign_rings(
-    sweep: PointSweep, sensor: SpinningLidar | None
-) -> tuple[Int64[np.ndarray, "n"], str]:
-    """Rings of a sweep, in any order of numbers, and how they were found.
+def _all_rings(
+    sweeps: Sequence[PointSweep], known: SpinningLidar | None
+) -> tuple[list[PointSweep], list[np.ndarray], str]:
+    """The sweeps whose rings can be told in one way, their rings in any order, and that way.
 
-    The file's own; else by wraps of the azimuth; else from a known table's cones; else by
-    clusters of elevation.
-
-    Raises:
-        InputError: None of it works.
+    The file's own numbers; else wraps of the azimuth, of the sweeps with the commonest number of
+    them (a known table's); else the nearest beams of a known table; else clusters of elevation.
     """
-    if sweep.ring is not None:
-        return sweep.ring, "the file's own"
-    rings = rings_by_wraps(sweep.points)
-    if rings is not None and (sensor is None or rings.max() + 1 == sensor.rings):
-        return refine_rings(sweep.points, rings), "wraps of the azimuth"
-    if sensor is not None:
-        return nearest_rings(sweep.points, sensor), f"the nearest beam of the {sensor.name} table"
-    return rings_by_elevation(sweep.points), "clusters of elevation"
+    if all(sweep.ring is not None for sweep in sweeps):
+        return list(sweeps), [sweep.ring for sweep in sweeps], "the file's own"
+    wraps = [rings_by_wraps(sweep.points) for sweep in sweeps]
+    counts = Counter(int(r.max()) + 1 for r in wraps if r is not None)
+    usual = max(counts, key=lambda c: (counts[c], c)) if counts else 0
+    if usual and (known is None or usual == known.rings):
+        good = [i for i, r in enumerate(wraps) if r is not None and r.max() + 1 == usual]
+        rings = [refine_rings(sweeps[i].points, wraps[i]) for i in good]
+        return [sweeps[i] for i in good], rings, "wraps of the azimuth"
+    if known is not None:
+        rings = [nearest_rings(sweep.points, known) for sweep in sweeps]
+        return list(sweeps), rings, f"the nearest beam of the {known.name} table"
+    rings = rings_by_elevation(np.concatenate([sweep.points for sweep in sweeps]))
+    ends = np.cumsum([len(sweep) for sweep in sweeps])[:-1]
+    return list(sweeps), np.split(rings, ends), "clusters of elevation"
 
 
 def fit_sensor(
@@ -182,10 +188,9 @@ def fit_sensor(
     Raises:
         InputError: The returns lie on no cones: rings cannot be told.
     """
-    found = [assign_rings(sweep, known) for sweep in sweeps]
-    how = found[0][1]
+    sweeps, found, how = _all_rings(sweeps, known)
     points = np.concatenate([np.asarray(s.points, np.float64) for s in sweeps])
-    labels, rings = np.unique(np.concatenate([r for r, _ in found]), return_inverse=True)
+    labels, rings = np.unique(np.concatenate(found), return_inverse=True)
     slope, height = ring_lines(points, rings, len(labels))
     order = np.argsort(-slope)
     place = np.argsort(order)
@@ -207,7 +212,7 @@ def fit_sensor(
         elevations=tuple(float(e) for e in np.arctan(slope)),
         heights=tuple(float(h) for h in height),
         azimuth_offsets=(0.0,) * len(labels),
-        columns=_columns(sweeps, [r for r, _ in found]),
+        columns=_columns(sweeps, found),
     )
     sensor = _timing(sensor, sweeps)
     return SensorFit(

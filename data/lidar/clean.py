@@ -17,6 +17,7 @@ from polyfield.errors import InputError
 
 Frame = Literal["kitti", "nuscenes"]
 MOST_BAD = 0.5  # share of points that are no numbers from which on a sweep is refused
+MOST_RINGS = 4095
 WORLD_SIZED = 1000.0  # metres: no LiDAR reports such ranges
 
 # what a frame's axes are in x forward, y left, z up
@@ -79,6 +80,11 @@ def clean_sweep(
         raise InputError(
             f"sweep {path}: half of the points are more than {WORLD_SIZED:g} m from the origin, "
             "expected metres in the sensor's frame; take the pose or the map's offset out of them"
+        )
+    if raw.ring is not None and not 0 <= raw.ring.min() <= raw.ring.max() <= MOST_RINGS:
+        raise InputError(
+            f"sweep {path}: ring numbers go from {raw.ring.min()} to {raw.ring.max()}, expected 0 "
+            f"to at most {MOST_RINGS}; write the rings again, or leave them out"
         )
     keep = finite & ~zero & ~near & ~far
     counts["points"] += len(points)

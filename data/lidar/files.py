@@ -8,7 +8,10 @@ bit for bit.
 from __future__ import annotations
 
 import re
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,11 @@ from polyfield.errors import InputError
 from polyfield.files import replacing
 
 SUFFIXES = (".bin", ".pcd", ".ply", ".npz", ".npy")
+_FAULTS = (
+    OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError, RuntimeError,
+    SyntaxError, NotImplementedError, struct.error, tokenize.TokenError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip  # what parsers of damaged archives raise
 Columns = Mapping[str, Shaped[np.ndarray, "n"]]
 
 # what files call things -> what they are; the first name that is there counts
@@ -159,10 +167,16 @@ def _from_columns(columns: Columns, path: Path) -> PointSweep:
     intensity = found["intensity"]
     intensity = np.zeros(count, np.float32) if intensity is None else _floating(intensity)
     ring, number = (
-        None if found[name] is None else found[name].astype(np.int64) for name in ("ring", "number")
+        None if found[name] is None else _whole(found[name]) for name in ("ring", "number")
     )
     times = None if found["times"] is None else _floating(found["times"])
     return PointSweep(points, intensity, ring, times, number)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "f":
+        values = np.clip(np.nan_to_num(values, nan=-1.0), -1, 2**31)
+    return values.astype(np.int64)
 
 
 def _floating(values: np.ndarray) -> np.ndarray:
@@ -204,13 +218,11 @@ def _read_npy(path: Path) -> Columns:
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Arrays of numbers by name ("" in ``.npy``); nothing that would run code."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {"": loaded}
-        else:
-            with loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            plain = isinstance(loaded, np.ndarray)
+            arrays = {"": loaded} if plain else {name: loaded[name] for name in loaded.files}
+    except _FAULTS as error:
         raise InputError(
             f"sweep {path} cannot be read ({error}); it is cut off or damaged, copy it again"
         ) from error

@@ -106,53 +106,72 @@ def find_layout(path: Path) -> Layout:
         )
     sensor = path / SENSOR if (path / SENSOR).is_file() else None
     files = tuple(p for p in (poses_path, times, sensor) if p is not None)
-    if poses_path is None:
-        if len(sweeps) > 1:
-            raise InputError(
-                f"{path} has {len(sweeps)} sweeps and no poses; put a poses.txt beside their "
-                "folder, one sensor-to-world pose (12 numbers) for every sweep"
-            )
-        return Layout(path, tuple(sweeps), np.eye(4)[None], np.zeros(1), seconds, files, sensor)
-    return _posed(Layout(path, tuple(sweeps), np.eye(4)[None], np.zeros(1), seconds, files, sensor),
-                  read_poses(poses_path), poses_path)  # fmt: skip
+    found = _Found(path, tuple(sweeps), seconds, files, sensor)
+    if poses_path is not None:
+        return _posed(found, read_poses(poses_path), poses_path)
+    if len(sweeps) > 1:
+        raise InputError(
+            f"{path} has {len(sweeps)} sweeps and no poses; put a poses.txt beside their folder, "
+            "one sensor-to-world pose (12 numbers) for every sweep"
+        )
+    return Layout(path, tuple(sweeps), np.eye(4)[None], np.zeros(1), seconds, files, sensor)
 
 
-def _posed(layout: Layout, found: PoseFile, path: Path) -> Layout:
+@dataclass(frozen=True)
+class _Found:
+    root: Path
+    sweeps: tuple[Path, ...]
+    seconds: np.ndarray | None
+    files: tuple[Path, ...]
+    sensor: Path | None
+
+
+def _posed(found: _Found, poses: PoseFile, path: Path) -> Layout:
     """The layout with a pose for every sweep that has one."""
-    sweeps, seconds = layout.sweeps, layout.seconds
-    keep, poses = np.arange(len(sweeps)), found.poses
+    keep, matrices, seconds, clock = _matched(found, poses, path)
+    calibration = found.root / CALIBRATION
+    files, notes = found.files, {"poses": f"{path.name}, sensor to world"}
+    matrix = read_calibration(calibration) if calibration.is_file() else None
+    if matrix is not None:
+        matrices = np.linalg.inv(matrix) @ matrices @ matrix
+        files += (calibration,)
+        notes["poses"] = f"{path.name}, camera to world, moved to the LiDAR by {CALIBRATION}"
+    left = np.setdiff1d(np.arange(len(found.sweeps)), keep)
+    missing = tuple(found.sweeps[i].name for i in left)
+    warnings = poses.notes
+    if missing:
+        count = len(found.sweeps)
+        warnings += (f"{len(missing)} of {count} sweeps have no pose: {some(missing)}",)
+    chosen = tuple(found.sweeps[i] for i in keep)
+    return Layout(
+        found.root, chosen, matrices, clock, seconds, files, found.sensor, missing,
+        warnings + _jumps(matrices, clock, chosen), notes,
+    )  # fmt: skip
+
+
+def _matched(
+    found: _Found, poses: PoseFile, path: Path
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    """Which sweeps have a pose, their poses, seconds and clock."""
+    sweeps, seconds = found.sweeps, found.seconds
+    keep, matrices = np.arange(len(sweeps)), poses.poses
     clock = np.arange(len(sweeps), dtype=float)
-    if found.frames is not None:
-        keep, poses, clock = _by_frame(sweeps, found, path)
-    elif len(poses) != len(sweeps):
-        if found.seconds is None or seconds is None:
+    if poses.frames is not None:
+        keep, matrices, clock = _by_frame(sweeps, poses, path)
+    elif len(matrices) != len(sweeps):
+        if poses.seconds is None or seconds is None:
             raise InputError(
-                f"{path} has {len(poses)} poses, but there are {len(sweeps)} sweeps in "
+                f"{path} has {len(matrices)} poses, but there are {len(sweeps)} sweeps in "
                 f"{sweeps[0].parent}; give one pose a sweep, or put each sweep's number in front "
                 "of its pose"
             )
-        keep, poses = _by_time(seconds, found, path)
-        clock = clock[keep]
+        keep, matrices = _by_time(seconds, poses, path)
     elif seconds is None:
-        seconds = found.seconds
-    calibration = layout.root / CALIBRATION
-    files, notes = layout.files, {"poses": f"{path.name}, sensor to world"}
-    matrix = read_calibration(calibration) if calibration.is_file() else None
-    if matrix is not None:
-        poses = np.linalg.inv(matrix) @ poses @ matrix
-        files += (calibration,)
-        notes["poses"] = f"{path.name}, camera to world, moved to the LiDAR by {CALIBRATION}"
+        seconds = poses.seconds
     if seconds is not None:
-        seconds = seconds[keep] if len(seconds) == len(sweeps) else seconds
+        seconds = seconds[keep]
         clock = _revolutions(seconds)
-    left = np.setdiff1d(np.arange(len(sweeps)), keep)
-    missing = tuple(sweeps[i].name for i in left)
-    warnings = found.notes
-    if missing:
-        warnings += (f"{len(missing)} of {len(sweeps)} sweeps have no pose: {some(missing)}",)
-    chosen = tuple(sweeps[i] for i in keep)
-    return Layout(layout.root, chosen, poses, clock, seconds, files, layout.sensor, missing,
-                  warnings + _jumps(poses, clock, chosen), notes)  # fmt: skip
+    return keep, matrices, seconds, clock
 
 
 def _by_frame(

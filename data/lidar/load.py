@@ -145,7 +145,8 @@ def load_sweeps(
         final = replace(fit.sensor, nearest=seen[0], farthest=seen[1])
     notes = {
         **notes, **layout.notes, "split": rule, "frame": frame, "deskew": why,
-        "fit": fit.report(), "box": box_notes, "ranges": [extent.nearest, extent.farthest],
+        "fit": fit.report(), "box": box_notes,
+        "intensity_unit": how.intensity_unit, "ranges": [extent.nearest, extent.farthest],
         **_counted(counts),
     }  # fmt: skip
     starts, ends = motion if motion is not None else (poses, None)

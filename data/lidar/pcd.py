@@ -61,7 +61,7 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
         if words and not words[0].startswith("#"):
             header[words[0].upper()] = words[1:]
         at = end + 1
-    if not header.keys() >= _WANTED or not all(header[name] for name in _WANTED - {"POINTS"}):
+    if not header.keys() >= _WANTED or not all(header[name] for name in _WANTED):
         missing = sorted(name for name in _WANTED if not header.get(name))
         raise InputError(
             f"sweep {path} is no PCD file: its header has no {', '.join(missing)}; copy it again"

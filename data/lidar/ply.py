@@ -72,6 +72,12 @@ def _layout(lines: list[list[str]], path: Path) -> tuple[str | None, int, list[t
                     "expected one number; write the points without it"
                 )
             fields.append((words[2], _TYPES[words[1]]))
+    names = [name for name, _ in fields]
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"sweep {path}: points have the properties {', '.join(names) or 'none'}, expected x, "
+            "y, z and others, each once"
+        )
     if form not in _FORMATS or count is None:
         raise InputError(
             f"sweep {path}: the header has format '{form}' and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -199,6 +200,7 @@ def drive(tmp_path: Path) -> Maker:
         poses = drive_poses(count + 1)
         for i in range(count):
             sweep = toy_sweep(sensor, poses[i], poses[i + 1] if moving else None)
+            sweep = sweep if moving else replace(sweep, times=None)
             write_sweep(sweep, folder / "velodyne" / f"{i:06d}{suffix}")
         np.savetxt(folder / "poses.txt", poses[:count, :3].reshape(-1, 12), fmt="%.12g")
         if edit:
