@@ -61,7 +61,9 @@ def render_light_field(
 
     Args:
         field: ``field(origins, directions, near, far, generator)`` gives a sample with ``rgb,
-            depth, opacity, valid``, or one with ``along(t0, t1, generator)`` and ``valid``.
+            depth, opacity, valid``, or one with
+            ``valid`` and ``along(edges, generator)``: optical depths (n, s) and colours (n, s, 3)
+            of intervals, edges being shares of the way from near to far.
         rays: One leading dimension N; N = 0 works.
         sampler: None: there is nothing to sample.
         config: How distributions are composited.
@@ -93,21 +95,16 @@ def render_light_field(
     return Rendered(rgb=rgb, depth=depth, opacity=opacity, extras=extras)
 
 
-def even_intervals(rays: Rays, count: int) -> Intervals:
-    """`count` intervals of equal length from near to far."""
-    share = torch.linspace(0, 1, count + 1, dtype=rays.near.dtype, device=rays.near.device)
-    edges = rays.near[:, None] + (rays.far - rays.near)[:, None] * share
-    return Intervals(edges[:, :-1], edges[:, 1:], len(rays))
-
-
 def _composite(
     sample: Any, rays: Rays, config: LightFieldConfig, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
     """Colour in front of black, depth, opacity, and weights with their intervals."""
-    intervals = even_intervals(rays, config.samples)
-    optical_depth, rgb = sample.along(intervals.t0, intervals.t1, generator)
+    share = torch.linspace(0, 1, config.samples + 1, dtype=rays.near.dtype, device=rays.near.device)
+    edges = rays.near[:, None] + (rays.far - rays.near)[:, None] * share
+    intervals = Intervals(edges[:, :-1], edges[:, 1:], len(rays))
+    optical_depth, rgb = sample.along(share, generator)
     weights = weights_from_density(
         optical_depth, torch.ones_like(optical_depth), opaque=config.opaque_background
     )
-    parts = composite(weights, rgb, intervals.mid, None, len(rays))
-    return *parts, {"weights": weights, "intervals": intervals}
+    rgb, depth, opacity = composite(weights, rgb, intervals.mid)
+    return rgb, depth, opacity, {"weights": weights, "intervals": intervals}

@@ -128,7 +128,8 @@ def resolve(
     renderer = lookup("renderers", types["renderer"])
     own_names = chosen if preset else renderer.traits.get("backbone_presets", chosen)
     layers = [known[name] for name in own_names if name in known]
-    layers = [renderer.presets[name] for name in chosen if name in renderer.presets] + layers
+    for entry in (lookup("fields", types["field"]), renderer):
+        layers = [entry.presets[name] for name in chosen if name in entry.presets] + layers
     if renderer.traits.get("sampled", False):
         default = UNBOUNDED_SAMPLER if unbounded else DEFAULT_SAMPLER
         types["sampler"] = _sampler_type(user, layers, default)

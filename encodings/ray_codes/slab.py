@@ -136,7 +136,7 @@ class SlabCode(RayCode):
                 self.low[k], self.high[k] = found.amin(0), found.amax(0)
 
     def _coordinates(self, o: Tensor, d: Tensor, cluster: Int64[Tensor, "n"]) -> Tensor:
-        """Plane coordinates in slabs; those of rays beside the planes are finite, no more."""
+        """Plane coordinates in slabs; those of rays that are not valid are finite, no more."""
         frames = self.frames.to(o.dtype)[cluster]
         o, d = ((frames * v[:, None]).sum(-1) for v in (o, d))
         z = d[:, 2:].clamp(min=1e-3)
@@ -146,7 +146,8 @@ class SlabCode(RayCode):
         low, high = (v.to(o.dtype)[cluster] for v in (self.low, self.high))
         place = (self._coordinates(o, d, cluster) - low) / (high - low).clamp(min=1e-6)
         valid = cosine >= self.config.min_cosine
-        return RayCodes((2 * place - 1).clamp(-1, 1), cluster, valid)
+        values = (2 * place - 1).clamp(-1, 1)
+        return RayCodes(torch.where(valid[:, None], values, 0), cluster, valid)
 
     def forward(
         self,
