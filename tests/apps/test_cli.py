@@ -119,7 +119,7 @@ def test_data_reports_and_draws(tmp_path):
         (["distill", "x", "--out", "y"], "not in version"),
         (["export", "x", "--mesh", "y"], "is not a run"),
         (["export", "x", "--insight", "{tmp}/r"], "is not a run"),
-        (["export", "x"], "--insight DIR"),
+        (["export", "x"], "--insight"),
         (["view"], "not in version"),
     ],
 )
