@@ -1,6 +1,6 @@
 """A street made of solids, with known ground truth along any ray.
 
-Houses with windows, kerbs, parked cars, trees, lamp posts and signs on a flat ground: about a
+Houses with windows, kerbs, parked cars, trees, lamp posts and signs on a flat ground: about two
 hundred shapes whose places and sizes come from a seed. The street runs along x around y = 0, the
 ground is z = 0, units are metres.
 """
