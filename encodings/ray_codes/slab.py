@@ -29,6 +29,7 @@ from polyfield.encodings.ray_codes.base import (
 from polyfield.registry import register
 
 ROUNDS = 30
+RAMP = 0.1  # of the cosine, above the least, over which a slab fades
 
 
 @dataclass(frozen=True)
@@ -168,5 +169,8 @@ class SlabCode(RayCode):
         angles = best.clamp(-1, 1).acos()
         lead = (angles[:, 1] - angles[:, 0]) / math.radians(self.config.fade)
         share = (0.5 + 0.5 * lead).clamp(max=1)
-        share = torch.where(other.valid, share, torch.ones_like(share))
+        # what is about to leave a slab's range fades as well
+        mine, theirs = ((best - self.config.min_cosine) / RAMP).clamp(0, 1).unbind(1)
+        mine, theirs = share * mine, (1 - share) * theirs
+        share = torch.where(theirs > 0, mine / (mine + theirs).clamp(min=1e-9), 1)
         return RayCodes(own.values, own.cluster, own.valid, other, share)
