@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEYS = ("scene", "settings", "contraction")
-OF_IMAGES = ("transform", "background", "up")  # what posed images need on top
+# What the modalities need on top; signals have several.
+NEEDED = {"images": ("transform", "background", "up"), "lidar": ("transform", "sensor", "sweeps")}
 OF_SIGNALS = ("signal",)
 
 
@@ -80,8 +81,8 @@ class RunDirectory:
                 f"{self.path} was made by Polyfield {config.get('polyfield')} (run format {made}); "
                 f"this is {__version__} (format {FORMAT}): upgrade Polyfield to open it"
             )
-        images = config.get("modality", "images") == "images"  # runs of 0.1 had nothing else
-        needed = (*KEYS, *(OF_IMAGES if images else OF_SIGNALS))
+        modality = config.get("modality", "images")  # runs of 0.1 had nothing else
+        needed = (*KEYS, *NEEDED.get(modality, OF_SIGNALS))
         lacking = [key for key in needed if key not in config]
         if lacking:
             raise RunError(

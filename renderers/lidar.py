@@ -75,14 +75,41 @@ class LidarRendererConfig:
         Footprint(self.beams, self.divergence)
 
 
+PRESETS: dict[str, Any] = {
+    "cpu": {
+        # steps of 0.1 m or so near the sensor, for scenes of 200 m
+        "sampler": {
+            "type": "occupancy-grid",
+            "resolution": 128,
+            "steps": 2048,
+            "first_steps": 512,
+            "growth": 0.5,
+            "cone_angle": 0.004,
+            "dilate": False,
+            "early_stop_eps": 0.0,
+        },
+    },
+    "paper": {
+        "sampler": {"type": "occupancy-grid", "resolution": 128, "steps": 4096},
+        "fit": {"rays": 4096, "lr": 5e-3, "lr_final": 0.1},
+    },
+}
+LOSSES = {"range": 1.0, "line-of-sight": 0.3, "intensity": 1.0, "drop": 0.1, "second": 0.05}
+
+
 @register(
     "lidar",
     kind="renderers",
     config=LidarRendererConfig,
     paper="Huang et al. 2023 (NFL); Tao et al. 2023 (LiDAR-NeRF)",
+    presets=PRESETS,
     field="lidar",
     levels=("point", "ray"),
     sampled=True,
+    measures="beams",
+    losses=LOSSES,
+    backbone_presets=("cpu", "lidar"),
+    backbone_sections=("backbone", "fit"),
 )
 def render_lidar(
     field: Any,

@@ -19,6 +19,7 @@ from polyfield.data.scene import LoadOptions, PosedImages, SceneTransform
 from polyfield.errors import ConfigError, InputError, MissingDependencyError, UnknownNameError
 from polyfield.run import RunDirectory
 from polyfield.training.cameras import read_cameras
+from polyfield.training.evaluate_lidar import evaluate_lidar
 from polyfield.training.evaluate_signal import evaluate_signal, file_stem
 from polyfield.training.metrics import Lpips, psnr, round_to_8_bits, ssim
 from polyfield.training.model import Model, load
@@ -52,7 +53,7 @@ def evaluate(
     """Compare a run's renderings with held-out photos; writes eval.json and pictures.
 
     Scores on another scene go to ``eval-NAME.json``, those with fewer components to
-    ``eval-rank-R.json``; those of the run's own stay. Signals: see `evaluate_signal`.
+    ``eval-rank-R.json``. Signals and LiDAR: see `evaluate_signal`, `evaluate_lidar`.
 
     Args:
         run: Run directory.
@@ -75,8 +76,11 @@ def evaluate(
     directory = RunDirectory(run)
     config = directory.read_config()
     _check(split, every)
-    if config.get("modality", "images") != "images":
-        return evaluate_signal(run, scene=scene, rank=rank, device=device, progress=progress)
+    modality = config.get("modality", "images")
+    if modality == "lidar":
+        return evaluate_lidar(run, split, every, scene, rank, device, progress)
+    if modality != "images":
+        return evaluate_signal(run, scene, rank, device, progress)
     model = load(run, device, rank=rank)
     loaded = load_for_run(config, scene, split, downscale)
     loaded = replace(loaded, cameras=read_cameras(directory).in_run_coordinates(loaded.cameras))
@@ -86,8 +90,8 @@ def evaluate(
     name = file_stem(None if scene is None else loaded.name, rank)
     folder = directory.renders / f"{name}-{split}"
     rows, seconds, lpips = _evaluate_views(model, loaded, views, folder, progress or _silent)
-    downscale = downscale or config["settings"]["data"]["downscale"]
-    asked = {"downscale": downscale, "every": every, "views": len(rows), "rank": rank}
+    asked = {"downscale": downscale or config["settings"]["data"]["downscale"]}
+    asked |= {"every": every, "views": len(rows), "rank": rank}
     result = {
         "run": str(run),
         "split": split,

@@ -178,7 +178,6 @@ def score_surface(model: Model, signal: Signal) -> dict[str, Any]:
 
 def evaluate_signal(
     run: str | Path,
-    *,
     scene: str | Path | None = None,
     rank: int | None = None,
     device: str = "auto",

@@ -6,6 +6,7 @@ to be ``of``:
 - ``values``: ``(prediction, truth)``, colours of rays or values of a signal, and nothing else;
 - ``rendering``: ``(rendered, batch, field)``; ``batch.targets["rgb"]`` is composited over the same
   background as the rendering. Where inputs are absent (no proposals, no depth) it returns zero;
+- ``beams``: LiDAR beams, see `polyfield.training.lidar_losses`;
 - ``field``: ``(field,)``, penalties of what is fitted.
 """
 
@@ -22,6 +23,7 @@ from polyfield.registry import register
 from polyfield.renderers.compositing import distortion_loss
 from polyfield.renderers.pdf import interlevel_loss
 from polyfield.renderers.types import Rendered
+from polyfield.training import lidar_losses as lidar_losses  # registers them
 
 Scalar = Float[Tensor, ""]
 Values = Float[Tensor, "n channels"]

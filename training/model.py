@@ -21,6 +21,8 @@ from polyfield.training.memory import in_chunks
 
 FIRST_CHUNK = 512  # rays, to see how many samples they take
 RENDER_SAMPLES = 2**18
+# Further figures of a ray that renderers may give.
+PER_RAY = ("median_depth", "intensity", "drop", "second_range")
 
 
 class Model(nn.Module):
@@ -136,8 +138,8 @@ class Model(nn.Module):
             first: Rays of the first chunk, which shows how many samples a ray takes.
 
         Returns:
-            ``rgb (*batch, 3)``, ``depth``, ``opacity`` and, where the renderer gives one,
-            ``median_depth (*batch)``, on the model's device. Depths are distances t of the rays.
+            ``rgb (*batch, 3)``, ``depth``, ``opacity`` and, where the renderer gives them, those
+            of `PER_RAY`, on the model's device. Depths are distances t of the rays.
             ``samples``: their number, 0-d, on the CPU.
         """
         flat = rays.flatten()
@@ -145,8 +147,7 @@ class Model(nn.Module):
         def render_chunk(start: int, stop: int) -> tuple[dict[str, Tensor], int, int]:
             out = self(flat[start:stop].to(self.device), background)
             parts = {"rgb": out.rgb, "depth": out.depth, "opacity": out.opacity}
-            if "median_depth" in out.extras:
-                parts["median_depth"] = out.extras["median_depth"]
+            parts |= {name: out.extras[name] for name in PER_RAY if name in out.extras}
             samples = int(out.extras.get("samples", 0))
             return parts, samples, int(out.extras.get("marched", samples))
 

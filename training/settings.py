@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from polyfield.config import from_plain, merge, to_plain
+from polyfield.data.lidar.load import LidarOptions
 from polyfield.data.scene import LoadOptions
 from polyfield.data.signal import SignalOptions
 from polyfield.errors import ConfigError, UnknownNameError
@@ -26,6 +27,13 @@ SECTIONS = ("data", "renderer", "field", "backbone", "sampler", "fit", "losses")
 COMPONENTS = ("renderer", "field", "backbone", "sampler")
 VALUES = {"backend": "auto", "seed": 0, "threads": None}
 BACKENDS = ("auto", "torch", "numba")
+# What is compared -> its data settings, and what losses of it may be `of`.
+DATA = {"values": SignalOptions, "images": LoadOptions, "beams": LidarOptions}
+COMPARED = {
+    "values": ("values", "field"),
+    "images": ("values", "rendering", "field"),
+    "beams": ("beams", "field"),
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,12 @@ def resolve(
         raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
     renderer = lookup("renderers", types["renderer"])
     own_names = chosen if preset else renderer.traits.get("backbone_presets", chosen)
-    layers = [known[name] for name in own_names if name in known]
+    sections = renderer.traits.get("backbone_sections", SECTIONS)
+    layers = [
+        {section: value for section, value in known[name].items() if section in sections}
+        for name in own_names
+        if name in known
+    ]
     for entry in (lookup("fields", types["field"]), renderer):
         layers = [entry.presets[name] for name in chosen if name in entry.presets] + layers
     if renderer.traits.get("sampled", False):
@@ -136,7 +149,8 @@ def resolve(
         own = lookup("samplers", types["sampler"]).presets
         layers = [own[name] for name in chosen if name in own] + layers
     base = {kind: {"type": name} for kind, name in types.items()}
-    base |= {"fit": {}, "data": {}, "losses": {"mse": 1.0}, **VALUES}
+    losses = renderer.traits.get("losses", {"mse": 1.0})
+    base |= {"fit": {}, "data": {}, "losses": dict(losses), **VALUES}
     return complete(merge(base, *[_fitting(layer, types) for layer in layers], user))
 
 
@@ -248,10 +262,9 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
             config = configure(kind, spec)
             settings[section] = {"type": spec["type"], **(to_plain(config) if config else {})}
     settings["fit"] = to_plain(from_plain(FitConfig, settings["fit"], "fit"))
-    signal = settings["field"]["type"] == "signal"
-    options: type = SignalOptions if signal else LoadOptions
-    settings["data"] = to_plain(from_plain(options, settings["data"], "data"))
-    _check_losses(settings["losses"], signal)
+    measured = _measured(settings)
+    settings["data"] = to_plain(from_plain(DATA[measured], settings["data"], "data"))
+    _check_losses(settings["losses"], measured)
     if settings["backend"] not in BACKENDS:
         raise UnknownNameError("backend", str(settings["backend"]), BACKENDS)
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
@@ -262,13 +275,24 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check_losses(losses: Mapping[str, Any], signal: bool) -> None:
+def _measured(settings: Mapping[str, Any]) -> str:
+    """What a fit compares: ``values`` of a signal, ``images``, or LiDAR ``beams``."""
+    if "renderer" not in settings:
+        return "values"
+    return lookup("renderers", settings["renderer"]["type"]).traits.get("measures", "images")
+
+
+def _check_losses(losses: Mapping[str, Any], measured: str) -> None:
     known = names("losses")
     for name, weight in losses.items():
         if name not in known:
             raise UnknownNameError("loss", name, known)
-        if signal and lookup("losses", name).traits["of"] == "rendering":
-            raise ConfigError(f"loss '{name}' compares renderings, and a signal is not rendered")
+        if lookup("losses", name).traits["of"] not in COMPARED[measured]:
+            usable = [n for n in known if lookup("losses", n).traits["of"] in COMPARED[measured]]
+            raise ConfigError(
+                f"loss '{name}' does not compare {measured}, which this fit is about; use some of "
+                f"{', '.join(usable)}"
+            )
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not number or not 0 <= weight < math.inf:
             raise ConfigError(f"losses.{name} must be a weight >= 0, got {weight!r}")

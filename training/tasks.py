@@ -8,18 +8,22 @@ from typing import Any, get_args
 
 import torch
 
-from polyfield.config import from_plain
+from polyfield.config import from_plain, merge
+from polyfield.data.lidar.load import LidarOptions, is_lidar, load_sweeps
 from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions
 from polyfield.data.signal import Modality, SignalOptions
 from polyfield.data.signals.load import load_signal
 from polyfield.errors import ConfigError
-from polyfield.registry import entries
+from polyfield.registry import entries, lookup
 from polyfield.training.coordinates import check_coordinates
 from polyfield.training.images import ImagesTask
+from polyfield.training.lidar import LidarTask
 from polyfield.training.settings import rendered_fields, resolve, resolve_signal
 from polyfield.training.signals import SignalTask
 from polyfield.training.task import Task
+
+LIDAR = "lidar"
 
 
 def open_task(
@@ -30,7 +34,11 @@ def open_task(
     Raises:
         PolyfieldError: The scene or a setting cannot be used.
     """
-    if _is_signal(scene, user.get("data", {}).get("format")):
+    forced = user.get("data", {}).get("format")
+    if forced == LIDAR or (forced is None and is_lidar(scene)):
+        settings = resolve(_of_lidar(user), preset=preset, device=device.type)
+        return _lidar_task(scene, settings, device), settings
+    if _is_signal(scene, forced):
         return _open_signal(scene, user, preset, device)
     options = _load_options(user, preset, device)
     loaded = load_scene(scene, options)
@@ -44,11 +52,31 @@ def reopen_task(
 ) -> Task:
     """The task of a stored run."""
     path = config["scene"]["path"]
+    if config.get("modality") == "lidar":
+        return _lidar_task(path, settings, device)
     if config.get("modality", "images") != "images":
         return _signal_task(path, settings["data"], device)
     options = from_plain(LoadOptions, settings["data"], "data")
     _check_field(settings)
     return ImagesTask(load_scene(path, options), path, device)
+
+
+def _of_lidar(user: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user set, with the renderer that sweeps need.
+
+    Raises:
+        ConfigError: Another renderer is asked for.
+    """
+    asked = user.get("renderer", {}).get("type", LIDAR)
+    if lookup("renderers", asked).traits.get("measures", "images") != "beams":
+        raise ConfigError(f"LiDAR sweeps are fitted with renderer '{LIDAR}', not '{asked}'")
+    return merge({"renderer": {"type": asked}}, user)
+
+
+def _lidar_task(path: str | Path, settings: Mapping[str, Any], device: torch.device) -> LidarTask:
+    _check_field(settings)
+    options = from_plain(LidarOptions, settings["data"], "data")
+    return LidarTask(load_sweeps(path, options), path, device)
 
 
 def _open_signal(

@@ -40,6 +40,8 @@ def command(run: Path, **options: Any) -> None:
 
 def describe(result: dict[str, Any], run: Path) -> str:
     """The summary for people."""
+    if result.get("modality") == "lidar":
+        return describe_lidar(result, run)
     if "modality" in result:
         return describe_signal(result, run)
     psnr = "identical" if result["psnr"] is None else f"{result['psnr']:.2f} dB"
@@ -60,3 +62,17 @@ def describe_signal(result: dict[str, Any], run: Path) -> str:
         f"{result['modality']}, {result['psnr_of']}: PSNR {psnr}  {'  '.join(more)}\n"
         f"truth | reconstruction in {run / 'renders' / 'side-by-side.png'}"
     )
+
+
+def describe_lidar(result: dict[str, Any], run: Path) -> str:
+    """The summary of sweeps for people: the field's scores beside the baseline's."""
+    shown = {"range_medae_m": "median error (m)", "range_mae_m": "mean error (m)",
+             "chamfer_m": "Chamfer (m)", "fscore": "F at 5 cm", "drop_accuracy": "drop accuracy",
+             "intensity_psnr": "intensity PSNR (dB)"}  # fmt: skip
+    lines = [f"{len(result['sweeps'])} {result['split']} sweeps: field, training points seen again"]
+    for name, title in shown.items():
+        sides = [side[name] for side in (result, result["baseline"]) if side is not None]
+        values = "   ".join("none" if value is None else f"{value:.4f}" for value in sides)
+        lines.append(f"  {title:20} {values}")
+    lines.append(f"measured, found, error in {run / 'renders' / ('eval-' + result['split'])}")
+    return "\n".join(lines)

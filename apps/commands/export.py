@@ -22,21 +22,26 @@ from polyfield.apps.options import (
 @click.option("--mesh", type=click.Path(path_type=Path), help="Mesh FILE to write (ply, obj, stl).")
 @click.option("--insight", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder for pictures of what the backbone learned (PNG, SVG).")  # fmt: skip
+@click.option("--points", type=click.Path(path_type=Path),
+              help="Cloud FILE of what a fitted LiDAR sees (ply, pcd, npz, bin).")  # fmt: skip
 @click.option("--resolution", type=click.IntRange(min=8), default=256, show_default=True,
               help="Cells per axis of the grid in which the surface is found.")  # fmt: skip
 @click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
 @compose(device_option, threads_option, json_option)
-def command(run: Path, mesh: Path | None, insight: Path | None, **options: Any) -> None:
-    """Export what RUN holds: --mesh of a run fitted to a shape, or --insight of any run."""
+def command(run: Path, **options: Any) -> None:
+    """Export what RUN holds.
+
+    --mesh of a run fitted to a shape, --points of one fitted to LiDAR sweeps, --insight of any.
+    """
     from polyfield.errors import ConfigError
 
-    if (mesh is None) == (insight is None):
-        raise ConfigError("say what to export: --mesh FILE or --insight DIR, one of them")
+    known = {"mesh": _mesh, "insight": _insight, "points": _points}
+    asked = [name for name in known if options[name] is not None]
+    if len(asked) != 1:
+        names = ", ".join(f"--{name}" for name in known)
+        raise ConfigError(f"say what to export: one of {names}")
     prepare_process(options["threads"])
-    if mesh is not None:
-        _mesh(run, mesh, options)
-    elif insight is not None:
-        _insight(run, insight, options)
+    known[asked[0]](run, options[asked[0]], options)
 
 
 def _mesh(run: Path, mesh: Path, options: dict[str, Any]) -> None:
@@ -62,3 +67,17 @@ def _insight(run: Path, folder: Path, options: dict[str, Any]) -> None:
     result = export_insights(run, folder, rank=options["rank"], device=options["device"])
     lines = [f"{Path(row['file']).name}: {row['name']}; {row['scale']}" for row in result["files"]]
     emit(result, options["as_json"], "\n".join([*lines, f"{len(lines)} files in {folder}"]))
+
+
+def _points(run: Path, out: Path, options: dict[str, Any]) -> None:
+    from polyfield.errors import ConfigError
+    from polyfield.run import RunDirectory
+
+    if RunDirectory(run).read_config().get("modality", "images") != "lidar":
+        raise ConfigError(
+            f"{run} was not fitted to LiDAR sweeps, and points of other runs are not exported yet"
+        )
+    from polyfield.training.render_lidar import export_points
+
+    result = export_points(run, out, rank=options["rank"], device=options["device"])
+    emit(result, options["as_json"], f"{result['points']:,} points in {out}")

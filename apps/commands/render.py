@@ -20,8 +20,9 @@ from polyfield.apps.options import (
 @click.command("render", short_help="Render a camera path to a video or frames.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="FILE.mp4 or a folder.")
-@click.option("--path", default="orbit", show_default=True,
-              help="orbit, spiral, train, test, or a JSON file of cameras.")  # fmt: skip
+@click.option("--path", help="orbit (default), spiral, train, test, or a JSON file of cameras; of "
+              "LiDAR test (default), train, all, or a JSON file of poses.")  # fmt: skip
+@click.option("--sensor", help="LiDAR: another sensor, such as vlp-16.")
 @click.option("--frames", type=click.IntRange(min=1), help="Default: 60, or the video's own.")
 @click.option("--width", type=click.IntRange(min=1), help="Pixels (default: the scene's).")
 @click.option("--height", type=click.IntRange(min=1), help="Pixels (default: in proportion).")
@@ -32,16 +33,24 @@ from polyfield.apps.options import (
 def command(run: Path, out: Path, **options: Any) -> None:
     """Render RUN along a camera path: colour, and depth beside it.
 
-    A run fitted to a signal (image, audio, video, volume, shape) is written back to FILE, at its
+    A run fitted to LiDAR sweeps writes sweeps, as a folder that is a scene of its own. A run
+    fitted to a signal (image, audio, video, volume, shape) is written back to FILE, at its
     own size or another.
     """
     prepare_process(options["threads"])
+    from polyfield.errors import ConfigError
     from polyfield.run import RunDirectory
     from polyfield.training.render import RenderOptions, render
 
-    if RunDirectory(run).read_config().get("modality", "images") != "images":
+    modality = RunDirectory(run).read_config().get("modality", "images")
+    if modality == "lidar":
+        return _render_lidar(run, out, options)
+    if options["sensor"] is not None:
+        raise ConfigError(f"--sensor is for runs fitted to LiDAR sweeps, and {run} was not")
+    if modality != "images":
         return _render_signal(run, out, options)
     names = ("path", "width", "height", "fps", "depth", "rank")
+    options["path"] = options["path"] or "orbit"
     chosen = RenderOptions(
         frames=options["frames"] or 60, **{name: options[name] for name in names}
     )
@@ -58,6 +67,17 @@ def _render_signal(run: Path, out: Path, options: dict[str, Any]) -> None:
     size = " x ".join(map(str, result["shape"]))
     text = f"{result['modality']} of {size} in {out} ({result['seconds']:.2f} s)"
     emit(result, options["as_json"], text)
+
+
+def _render_lidar(run: Path, out: Path, options: dict[str, Any]) -> None:
+    from polyfield.training.render_lidar import render_lidar
+
+    result = render_lidar(
+        run, out, path=options["path"] or "test", sensor_name=options["sensor"],
+        rank=options["rank"], device=options["device"], progress=_show,
+    )  # fmt: skip
+    text = f"{result['sweeps']} sweeps, {result['points']:,} points in {out}"
+    emit(result, options["as_json"], f"{text} ({result['seconds_per_sweep']:.2f} s each)")
 
 
 def _show(done: int, total: int) -> None:

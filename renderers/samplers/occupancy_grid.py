@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from polyfield.encodings.base import Cells
-from polyfield.encodings.contraction import uncontract
+from polyfield.encodings.contraction import contract, uncontract
 from polyfield.errors import ConfigError
 from polyfield.registry import register
 from polyfield.renderers.cameras import Cameras
@@ -102,7 +102,7 @@ class OccupancyGridConfig:
 class OccupancyGrid(Sampler):
     """Packed samples in the occupied cells of a grid over the contracted scene box.
 
-    `occupancy`: opacity of one step at each cell as last seen, -1 where no camera looks;
+    `occupancy`: opacity of one step at each cell as last seen, -1 where no sensor looks;
     `occupied`: the cells that are marched through, all of them before the first update. One
     grid serves bounded scenes and, through the contraction, unbounded ones.
     """
@@ -259,6 +259,26 @@ class OccupancyGrid(Sampler):
         )
         self.occupied &= self.occupancy >= 0
         return int((~seen).sum())
+
+    @torch.no_grad()
+    def restrict(self, points: Float[Tensor, "n 3"], reach: int = 1) -> int:
+        """Switch off, for good, the cells with none of these points nearby; returns their number.
+
+        What sensors that measure distance got no return from is empty as far as anyone knows.
+
+        Args:
+            points: Where something was found, scene box.
+            reach: Cells around a point's own that stay, along every axis.
+        """
+        r = self.config.resolution
+        y = contract(points.to(self.occupancy), self.contraction)
+        kept = torch.zeros(r**3, dtype=self.occupancy.dtype, device=y.device)
+        kept[cell_indices(y, r)] = 1
+        kept = kept.reshape(1, 1, r, r, r)
+        kept = torch.nn.functional.max_pool3d(kept, 2 * reach + 1, 1, reach)[0, 0] > 0
+        self.occupancy.copy_(torch.where(kept, self.occupancy.clamp(min=0), -1.0))
+        self.occupied &= kept
+        return int((~kept).sum())
 
     def _stretch(self, x: Tensor) -> Tensor:
         """Size of a cell at x relative to one of the uncontracted box, at most."""

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from polyfield.errors import RunError
-from polyfield.run import FORMAT, KEYS, OF_IMAGES, RunDirectory
+from polyfield.run import FORMAT, KEYS, NEEDED, RunDirectory
 
 
 @pytest.fixture
 def run(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.create()
-    directory.write_config(dict.fromkeys((*KEYS, *OF_IMAGES), {}))
+    directory.write_config(dict.fromkeys((*KEYS, *NEEDED["images"]), {}))
     return directory
 
 
