@@ -66,12 +66,10 @@ def evaluate(
         progress: Called with a line per view.
 
     Returns:
-        ``psnr, ssim, lpips (and lpips_reason), views, protocol, seconds_per_view`` (the median
-        time to render one).
+        ``psnr, ssim, lpips (and lpips_reason), views, protocol, seconds_per_view`` (the median).
 
     Raises:
-        InputError: The scene has no such views.
-        ConfigError: A name or number is wrong.
+        InputError, ConfigError: The scene has no such views, or a name or number is wrong.
     """
     directory = RunDirectory(run)
     config = directory.read_config()
