@@ -16,25 +16,53 @@ from polyfield.apps.options import compose, emit, json_option, set_option
 @click.option("--holdout", metavar="SPEC", help="Views for evaluation: 2,7 or every:8 or 0.1.")
 @click.option("--downscale", type=click.IntRange(min=1), default=1, help="Divide image sizes.")
 @click.option("--picture", type=click.Path(path_type=Path),
-              help="Where to draw the cameras (default: NAME-cameras.png, here).")  # fmt: skip
+              help="Where to draw the cameras or ranges (default: NAME-cameras.png, "
+                   "NAME-ranges.png, here).")  # fmt: skip
 @compose(set_option, json_option)
 def command(scene: str, **options: Any) -> None:
-    """Report what SCENE holds: views, sizes, missing or blurry images, bounds, memory."""
-    from polyfield.config import from_plain, merge, parse_overrides
-    from polyfield.data.load import load_scene
-    from polyfield.data.report import draw_cameras, report_text, scene_report
-    from polyfield.data.scene import LoadOptions
+    """Report what SCENE holds: views or sweeps, what is missing, bounds, memory."""
+    from polyfield.config import merge, parse_overrides
+    from polyfield.data.lidar.load import is_lidar
     from polyfield.errors import ConfigError
 
     given = {"format": options["format_"], "holdout": options["holdout"]}
     settings = {"data": {k: v for k, v in given.items() if v is not None}}
-    settings["data"]["downscale"] = options["downscale"]
+    if options["downscale"] != 1:
+        settings["data"]["downscale"] = options["downscale"]
     settings = merge(settings, parse_overrides(options["overrides"]))
     if settings.keys() != {"data"}:
         raise ConfigError("'polyfield data' takes --set data.KEY=VALUE only")
-    loaded = load_scene(scene, from_plain(LoadOptions, settings["data"], "data"))
-    report = scene_report(loaded)
-    picture = options["picture"] or Path(f"{loaded.name}-cameras.png")
-    draw_cameras(loaded, picture)
+    forced = settings["data"].get("format")
+    lidar = forced == "lidar" or (forced is None and is_lidar(scene))
+    report, text, picture = (_sweeps if lidar else _images)(
+        scene, settings["data"], options["picture"]
+    )
     report["picture"] = str(picture)
-    emit(report, options["as_json"], f"{report_text(report)}\npicture  {picture}")
+    emit(report, options["as_json"], f"{text}\npicture  {picture}")
+
+
+def _images(scene: str, data: dict[str, Any], out: Path | None) -> tuple[dict[str, Any], str, Path]:
+    """Facts of posed images, as data and as text, and where their cameras were drawn."""
+    from polyfield.config import from_plain
+    from polyfield.data.load import load_scene
+    from polyfield.data.report import draw_cameras, report_text, scene_report
+    from polyfield.data.scene import LoadOptions
+
+    loaded = load_scene(scene, from_plain(LoadOptions, data, "data"))
+    report = scene_report(loaded)
+    picture = out or Path(f"{loaded.name}-cameras.png")
+    draw_cameras(loaded, picture)
+    return report, report_text(report), picture
+
+
+def _sweeps(scene: str, data: dict[str, Any], out: Path | None) -> tuple[dict[str, Any], str, Path]:
+    """Facts of LiDAR sweeps, as data and as text, and where their ranges were drawn."""
+    from polyfield.config import from_plain
+    from polyfield.data.lidar.load import LidarOptions, load_sweeps
+    from polyfield.data.lidar.report import draw_ranges, report_text, sweeps_report
+
+    loaded = load_sweeps(scene, from_plain(LidarOptions, data, "data"))
+    report = sweeps_report(loaded)
+    picture = out or Path(f"{loaded.name}-ranges.png")
+    draw_ranges(loaded, picture)
+    return report, report_text(report), picture

@@ -65,8 +65,9 @@ def test_nuscenes_axes_give_the_same_world(drive, tmp_path):
     np.testing.assert_allclose(a.points(), b.points(), atol=1e-5)
     np.testing.assert_array_equal(a.ring, b.ring)
     np.testing.assert_allclose(a.intensity, b.intensity, atol=1e-6)
-    wrong = load_sweeps(folder, LidarOptions(frame="kitti"))
-    assert np.abs(sweep_rays(wrong, 3, dropped=False).points() - a.points()).max() > 1
+    wrong = sweep_rays(load_sweeps(folder, LidarOptions(frame="kitti")), 3, dropped=False)
+    np.testing.assert_allclose(wrong.points(), a.points(), atol=1e-5)  # turned with their poses
+    np.testing.assert_allclose((wrong.times - a.times) % 1, 0.75, atol=1e-5)  # only times differ
 
 
 def test_camera_poses_are_moved_to_the_lidar_by_calib(drive, lidar_toys):
