@@ -91,6 +91,8 @@ def test_the_fscore_is_the_harmonic_mean_of_precision_and_recall():
     truth = torch.cat((values(0, 0, 0)[None], values(5, 0, 0)[None], values(9, 0, 0)[None]))
     predicted = torch.cat((truth[:1], values(0.02, 0, 0)[None], truth[1:2] + 0.4, truth[2:] + 1))
     metrics = cloud_metrics(predicted, truth)
+    far, further = 0.4 * math.sqrt(3), math.sqrt(3)
+    assert metrics["chamfer_m"] == pytest.approx((0.02 + far + further) / 4 + (far + further) / 3)
     precision, recall = 2 / 4, 1 / 3
     assert metrics["fscore"] == pytest.approx(2 * precision * recall / (precision + recall))
 

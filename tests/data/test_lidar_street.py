@@ -221,6 +221,22 @@ def test_grazing_ground_far_away_gives_one_return_or_none():
     last = (~echoes.drop).nonzero().max()
     assert not echoes.drop[: last + 1].any() and echoes.drop[-1]
     assert 30 < echoes.ranges[last] < 60
+    # footprints longer than the separation are still one surface
+    strong = Pulse(threshold=1e-12, farthest=math.inf)
+    everywhere = Street((Ground(Material(0.2)),)).cast(origins, directions, strong)
+    assert everywhere.ranges.max() > 100 and everywhere.second.isnan().all()
+
+
+def test_echoes_whose_means_are_closer_than_the_separation_are_not_told_apart():
+    wall = Box(CHALK, (41.4, 0, 2), (0.5, 5, 2))  # stands where the upper part of a beam ends
+    directions = torch.nn.functional.normalize(rows(40, 0, -1.73), dim=-1)
+    street = Street((Ground(CHALK), wall))
+    fine, coarse = (
+        street.cast(rows(0, 0, 1.73), directions, Pulse(separation=s, threshold=1e-12))
+        for s in (0.5, 1.75)
+    )
+    assert 0.5 < (fine.second - fine.ranges).item() < 1.75
+    assert coarse.second.isnan().item() and coarse.ranges.item() < 40.5
 
 
 def test_power_falls_with_range_and_incidence_but_intensity_not_with_range():
