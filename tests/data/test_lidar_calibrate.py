@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from polyfield.data.lidar.calibrate import (
+    azimuths,
     fit_sensor,
     nearest_rings,
     refine_rings,
@@ -177,6 +180,21 @@ def test_kittis_returns_lie_within_half_a_millimetre_of_64_cones(kitti):
     np.testing.assert_allclose(fit.sensor.heights, published.heights, atol=2e-3)
     # no ring can have more returns than firings; the gaps of full rings agree with 2160
     assert 2140 < fit.sensor.columns < 2190 and fit.sensor.columns > 2143
+
+
+@pytest.mark.parametrize(("columns", "millimetres"), [(2006, 8.4), (4096, 4.1)])
+def test_beams_of_a_grid_miss_kittis_returns_by_half_a_column(kitti, columns, millimetres):
+    path = kitti / "velodyne" / "000000.bin"
+    sweep = clean_sweep(read_sweep(path), path, Cleaning())
+    table = replace(fit_sensor([sweep]).sensor, columns=columns, start=0.0, direction=1)
+    rings = refine_rings(sweep.points, rings_by_wraps(sweep.points))
+    column = np.round(azimuths(sweep.points) / (2 * np.pi) * columns).astype(int) % columns
+    beams = table.beams()
+    slot = rings * columns + column
+    offset = sweep.points - beams.origins.numpy()[slot]
+    ranges = np.linalg.norm(offset, axis=1, keepdims=True)
+    miss = np.linalg.norm(offset - ranges * beams.directions.numpy()[slot], axis=1)
+    assert 1e3 * miss.mean() == pytest.approx(millimetres, abs=0.15)
 
 
 def test_kitti_loads_whole(kitti):
