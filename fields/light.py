@@ -72,6 +72,11 @@ class LightField(RayField):
         channels = 3 + config.opacity + config.depth
         super().__init__(config, channels, backbone, contraction, generator)
 
+    @property
+    def opaque(self) -> bool:
+        """Whether the background is part of the colours."""
+        return not self.config.opacity
+
     def finish(self, raw: Float[Tensor, "n channels"]) -> Float[Tensor, "n channels"]:
         """Colour, then opacity and the share of the way from near to far, all in [0, 1]."""
         if self.config.output == "sigmoid":

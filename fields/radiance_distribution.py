@@ -79,8 +79,10 @@ def functions_at(tau: Float[Tensor, "s"], count: int, basis: Basis) -> Float[Ten
         tensor([1.0000e+00, 1.0000e+00, 6.1232e-17], dtype=torch.float64)
     """
     angles = frequencies(count, basis).to(tau.device)[:, None] * math.pi * tau.double()
-    sine = torch.arange(count, device=tau.device)[:, None] % 2 == 1
-    return torch.where(sine & (basis == "fourier"), angles.sin(), angles.cos())
+    if basis == "cosine":
+        return angles.cos()
+    odd = torch.arange(count, device=tau.device)[:, None] % 2 == 1
+    return torch.where(odd, angles.sin(), angles.cos())
 
 
 def nodes_of_square(count: int, basis: Basis) -> Float[Tensor, "m"]:

@@ -7,7 +7,7 @@ Inputs ``pose`` (4, 4), camera to scene box, OpenGL axes (x right, y up, looking
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import inspect
 import io
 import logging
 import warnings
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield import backend
-from polyfield.errors import ConfigError, MissingDependencyError
+from polyfield.errors import ConfigError
 from polyfield.files import make_folder, replacing
 from polyfield.renderers.types import Rays
 from polyfield.run import RunDirectory
@@ -86,10 +86,8 @@ def export_onnx(
 
     Raises:
         ConfigError: Not a light field, normalised device coordinates, or a backbone with
-            operations that ONNX has not.
-        MissingDependencyError: The packages are not installed.
+            operations that have no counterpart in ONNX.
     """
-    check_packages()
     directory = RunDirectory(run)
     config = directory.read_config()
     kind = config["settings"].get("renderer", {}).get("type")
@@ -122,19 +120,6 @@ def export_onnx(
     }  # fmt: skip
 
 
-def check_packages() -> None:
-    """Refuse to go on without what writes ONNX graphs.
-
-    Raises:
-        MissingDependencyError: With the command that installs it.
-    """
-    missing = [n for n in ("onnx", "onnxscript") if importlib.util.find_spec(n) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"writing ONNX graphs takes {' and '.join(missing)}: pip install 'polyfield[onnx]'"
-        )
-
-
 @torch.no_grad()
 def _write(
     made: PoseToImage, example: tuple[Tensor, ...], path: Path, settings: dict[str, Any]
@@ -149,8 +134,7 @@ def _write(
         with _quiet(), backend.using("torch"):
             torch.onnx.export(
                 made, example, str(path), input_names=["pose", "intrinsics"],
-                output_names=["image"], opset_version=OPSET, dynamo=True, external_data=False,
-                verbose=False,
+                output_names=["image"], opset_version=OPSET, **_by_tracing(),
             )  # fmt: skip
     except (RuntimeError, TypeError, NotImplementedError, ValueError) as error:
         first = str(error).strip().splitlines()
@@ -159,6 +143,11 @@ def _write(
             f"'{settings['field']['code']['type']}' cannot be written as an ONNX graph "
             f"({first[0] if first else type(error).__name__})"
         ) from error
+
+
+def _by_tracing() -> dict[str, Any]:
+    """The exporter that traces: it needs no other packages, and numbers of rays may vary in it."""
+    return {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from polyfield.config import to_plain
 from polyfield.data.batches import Batch, PixelSource
 from polyfield.data.scene import PosedImages
+from polyfield.errors import ConfigError
 from polyfield.registry import lookup
 from polyfield.renderers.types import Rendered
 from polyfield.run import RunDirectory
@@ -71,7 +72,16 @@ class ImagesTask:
         write_cameras(run, self.scene)
 
     def prepare(self, state: FitState) -> None:
-        """Show rays of the training views to a field that adapts to them."""
+        """Show rays of the training views to a field that adapts to them.
+
+        Raises:
+            ConfigError: Backgrounds are random, and the field has no opacity to put before them.
+        """
+        if self.scene.background == "random" and getattr(state.model.field, "opaque", False):
+            raise ConfigError(
+                "random backgrounds cannot be learned by a light field without opacity; set "
+                "data.background=white or field.opacity=true"
+            )
         if hasattr(state.model.field, "adapt"):
             rays = self.source.sample(RAYS_SHOWN, state.host).rays
             state.model.field.adapt(rays.origins, rays.directions, rays.near, rays.far, state.host)

@@ -24,6 +24,10 @@ from polyfield.apps.options import (
               help="Folder for pictures of what the backbone learned (PNG, SVG).")  # fmt: skip
 @click.option("--points", type=click.Path(path_type=Path),
               help="Cloud FILE of what a fitted LiDAR sees (ply, pcd, npz, bin).")  # fmt: skip
+@click.option("--onnx", type=click.Path(path_type=Path),
+              help="ONNX FILE of a light field: a camera in, an image out.")  # fmt: skip
+@click.option("--width", type=click.IntRange(min=1), help="Of the ONNX graph's images.")
+@click.option("--height", type=click.IntRange(min=1), help="Of the ONNX graph's images.")
 @click.option("--resolution", type=click.IntRange(min=8), default=256, show_default=True,
               help="Cells per axis of the grid in which the surface is found.")  # fmt: skip
 @click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
@@ -31,11 +35,12 @@ from polyfield.apps.options import (
 def command(run: Path, **options: Any) -> None:
     """Export what RUN holds.
 
-    --mesh of a run fitted to a shape, --points of one fitted to LiDAR sweeps, --insight of any.
+    --mesh of a run fitted to a shape, --points of one fitted to LiDAR sweeps, --onnx of a light
+    field, --insight of any.
     """
     from polyfield.errors import ConfigError
 
-    known = {"mesh": _mesh, "insight": _insight, "points": _points}
+    known = {"mesh": _mesh, "insight": _insight, "points": _points, "onnx": _onnx}
     asked = [name for name in known if options[name] is not None]
     if len(asked) != 1:
         names = ", ".join(f"--{name}" for name in known)
@@ -81,3 +86,11 @@ def _points(run: Path, out: Path, options: dict[str, Any]) -> None:
 
     result = export_points(run, out, rank=options["rank"], device=options["device"])
     emit(result, options["as_json"], f"{result['points']:,} points in {out}")
+
+
+def _onnx(run: Path, out: Path, options: dict[str, Any]) -> None:
+    from polyfield.training.export_onnx import export_onnx
+
+    result = export_onnx(run, out, width=options["width"], height=options["height"])
+    size = f"{result['width']}x{result['height']}"
+    emit(result, options["as_json"], f"graph of {size} images in {out}")
