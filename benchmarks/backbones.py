@@ -49,7 +49,7 @@ TASKS = {
     "photo": Task("fox/images/0001.jpg", ("--downscale", "4")),
     "clip": Task("video/bikes.mp4", ("--downscale", "4", "--holdout", "0.1")),
     "shape": Task("meshes/stanford-bunny.obj", score="iou"),
-    "sample": Task("sample:orrery"),
+    "sample": Task("sample:orrery", evaluation=("--every", "4")),
     "lego": Task("lego", ("--downscale", "2"), evaluation=("--downscale", "2", "--every", "5")),
 }
 

@@ -47,6 +47,10 @@ CENTRED = {"type": "signal", "scale": 0.5, "shift": 0.5}
 AS_IT_IS = {"type": "signal", "scale": 1.0, "shift": 0.0}
 ADAM: dict[str, Any] = {"betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1}
 
+# Points of a step of a network on signals. Many small steps: on a photograph, with 200,000
+# parameters and 30 s of one thread, 2,048 give 3 to 8 dB more than 16,384.
+SMALL_BATCH = 2048
+
 # Steps over the diagonal: long first, while there is nothing fine to be seen.
 FINE_STEPS = {"steps": 768, "first_steps": 192, "growth": 1.0}
 # For networks whose samples cost more than a lookup.

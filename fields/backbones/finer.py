@@ -8,7 +8,14 @@ import torch
 
 from polyfield.fields.activations import Activation
 from polyfield.fields.coordinate_mlp import CoordinateMLP, check_sizes
-from polyfield.fields.recipes import ADAM, AS_IT_IS, CENTRED, LINEAR_HEADS, network_on_two_cores
+from polyfield.fields.recipes import (
+    ADAM,
+    AS_IT_IS,
+    CENTRED,
+    LINEAR_HEADS,
+    SMALL_BATCH,
+    network_on_two_cores,
+)
 from polyfield.registry import register
 
 
@@ -51,7 +58,7 @@ PRESETS = {
     "signal": {
         "backbone": {"width": 256, "depth": 4},
         "field": CENTRED,
-        "fit": {**ADAM, "lr": 5e-4},
+        "fit": {**ADAM, "lr": 5e-4, "points": SMALL_BATCH},
     },
     "image": {"backbone": {"bias_scale": 5.0}},
     "shape": {

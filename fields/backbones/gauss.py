@@ -8,7 +8,14 @@ import torch
 
 from polyfield.fields.activations import Activation
 from polyfield.fields.coordinate_mlp import CoordinateMLP, check_sizes
-from polyfield.fields.recipes import ADAM, AS_IT_IS, CENTRED, LINEAR_HEADS, network_on_two_cores
+from polyfield.fields.recipes import (
+    ADAM,
+    AS_IT_IS,
+    CENTRED,
+    LINEAR_HEADS,
+    SMALL_BATCH,
+    network_on_two_cores,
+)
 from polyfield.registry import register
 
 
@@ -41,9 +48,10 @@ PRESETS = {
     },
     "cpu": network_on_two_cores({"width": 128, "depth": 4, "scale": 10.0}, lr=1e-3),
     "signal": {
-        "backbone": {"width": 256, "depth": 4},
+        # the paper's scale suits networks without encodings and long fits
+        "backbone": {"width": 256, "depth": 4, "scale": 10.0},
         "field": CENTRED,
-        "fit": {**ADAM, "lr": 1e-3},
+        "fit": {**ADAM, "lr": 1e-3, "points": SMALL_BATCH},
     },
     "shape": {"backbone": {"scale": 10.0}, "field": AS_IT_IS},
     "tiny": {"backbone": {"width": 16, "depth": 2, "scale": 2.0}},

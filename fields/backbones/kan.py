@@ -148,7 +148,7 @@ _FIELD = {"squash": "norm", "scale": False}
 _SIGNAL = {
     "backbone": {**_FIELD, "hidden": [64], "out_features": 32, "intervals": 8,
                  "first_intervals": 16, "extensions": [[0.2, 16], [0.5, 64]]},
-    "fit": {"lr": 1e-2, "eps": 1e-8, "lr_final": 0.1, "points": 2**14},
+    "fit": {"lr": 1e-2, "eps": 1e-8, "lr_final": 0.1, "points": 4096},
 }  # fmt: skip
 PRESETS = {
     "paper": {

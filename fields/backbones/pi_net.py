@@ -23,7 +23,7 @@ from torch.nn.functional import linear, pad
 from polyfield.config import Spec
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear as linear_layer
-from polyfield.fields.recipes import FEW_STEPS, LINEAR_HEADS, two_cores
+from polyfield.fields.recipes import ADAM, FEW_STEPS, LINEAR_HEADS, SMALL_BATCH, two_cores
 from polyfield.registry import build, register
 
 
@@ -134,7 +134,7 @@ PRESETS = {
     ),
     "signal": {
         "backbone": {"encoding": _FREQUENCIES, "form": "ncp", "width": 128, "degree": 6},
-        "fit": {"lr": 3e-3, "betas": [0.9, 0.999], "eps": 1e-8, "lr_final": 0.1},
+        "fit": {**ADAM, "lr": 3e-3, "points": SMALL_BATCH},
     },
     "tiny": {"backbone": {"width": 8, "degree": 3, "form": "ncp", "blocks": 2}},
 }

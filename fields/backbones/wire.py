@@ -8,7 +8,14 @@ import torch
 
 from polyfield.fields.activations import Activation
 from polyfield.fields.coordinate_mlp import CoordinateMLP, check_sizes
-from polyfield.fields.recipes import ADAM, AS_IT_IS, CENTRED, LINEAR_HEADS, network_on_two_cores
+from polyfield.fields.recipes import (
+    ADAM,
+    AS_IT_IS,
+    CENTRED,
+    LINEAR_HEADS,
+    SMALL_BATCH,
+    network_on_two_cores,
+)
 from polyfield.registry import register
 
 
@@ -50,7 +57,7 @@ PRESETS = {
         # 20 suits pictures of 512 pixels a side and thousands of steps
         "backbone": {"width": 181, "depth": 3, "omega": 10.0, "scale": 10.0},
         "field": CENTRED,
-        "fit": {**ADAM, "lr": 5e-3, "clip": 1.0},
+        "fit": {**ADAM, "lr": 5e-3, "clip": 1.0, "points": SMALL_BATCH},
     },
     "shape": {"backbone": {"omega": 10.0, "scale": 40.0}, "field": AS_IT_IS},
     "tiny": {"backbone": {"width": 8, "depth": 2, "omega": 2.0, "scale": 2.0}},
