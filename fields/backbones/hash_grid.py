@@ -74,8 +74,8 @@ PRESETS = {
         lr=3e-2,
     ),
     "unbounded": UNBOUNDED,
-    # scenes of 200 m, of which centimetres matter
-    "lidar": {"backbone": {"levels": 10, "log2_entries": 19, "max_resolution": 4096}},
+    # cells of a decimetre or two average the noise of ranges; finer ones learn it
+    "lidar": {"backbone": {"levels": 10, "log2_entries": 19, "max_resolution": 1024}},
     "signal": {
         "backbone": {"levels": 12, "features": 2, "log2_entries": 16, "max_resolution": 1024,
                      "layers": 2},
