@@ -26,7 +26,7 @@ from polyfield.errors import ConfigError
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
 from polyfield.fields.insight import MOST, Insight, middle
-from polyfield.fields.recipes import FEW_STEPS, UNBOUNDED, two_cores
+from polyfield.fields.recipes import FEW_STEPS, SMALL_BATCH, UNBOUNDED, two_cores
 from polyfield.registry import build, register
 
 EPS = 1e-5
@@ -167,7 +167,7 @@ _SIGNAL = {
         # short fits are better without: the normalisation hides how large a value is
         "norm": "none",
     },
-    "fit": {**_ADAM, "lr": 3e-3, "lr_final": 0.01, "points": 2**14},
+    "fit": {**_ADAM, "lr": 3e-3, "lr_final": 0.01, "points": SMALL_BATCH},
 }
 PRESETS = {
     "paper": {

@@ -26,7 +26,7 @@ from polyfield.encodings.hash_grid import HashGridConfig, HashGridEncoding
 from polyfield.fields.base import Backbone
 from polyfield.fields.heads import linear
 from polyfield.fields.insight import MOST, Boxes, Insight, plain
-from polyfield.fields.recipes import FEW_STEPS, HEADS, UNBOUNDED, two_cores
+from polyfield.fields.recipes import FEW_STEPS, HEADS, SMALL_BATCH, UNBOUNDED, two_cores
 from polyfield.fields.scattered import (
     Kernel,
     cell_centres,
@@ -256,7 +256,7 @@ _SIGNAL = {
         "out_features": None,
         "feature_rate": 1.0,
     },
-    "fit": {"lr": 5e-3, "lr_final": 0.01, "points": 2**14},
+    "fit": {"lr": 5e-3, "lr_final": 0.01, "points": SMALL_BATCH},
 }
 PRESETS = {
     "paper": {
@@ -305,7 +305,7 @@ PRESETS = {
             "max_resolution": 512,
             "feature_rate": 0.5,
         },
-        "fit": {**_SIGNAL["fit"], "lr": 1e-2, "points": 2**16},
+        "fit": {**_SIGNAL["fit"], "lr": 1e-2},
     },
     "audio": {
         "backbone": {
