@@ -18,6 +18,7 @@ from polyfield.data.lidar.clean import Cleaning, clean_sweep
 from polyfield.data.lidar.cones import ring_lines, rings_by_elevation
 from polyfield.data.lidar.files import read_sweep
 from polyfield.data.lidar.load import LidarOptions, load_sweeps
+from polyfield.data.lidar.motion import compensation_residual
 from polyfield.data.lidar.rays import range_image, sweep_rays
 from polyfield.data.lidar.sweeps import PointSweep
 from polyfield.errors import InputError, UnknownNameError
@@ -122,6 +123,20 @@ def test_points_on_no_cones_are_refused_with_the_remedy():
     sweep = PointSweep(points, np.zeros(4000), generator.integers(0, 16, 4000))
     with pytest.raises(InputError, match=r"do not lie on cones.*data\.sensor"):
         fit_sensor([sweep])
+
+
+def test_the_residual_of_compensated_points_is_as_predicted(lidar_toys):
+    table = lidar_toys.sensor(rings=8)
+    phi, rho = np.meshgrid(np.linspace(-np.pi, np.pi, 400, endpoint=False), np.linspace(5, 40, 40))
+    shifted, rings = [], []
+    for ring in range(8):
+        z = table.heights[ring] + rho * np.tan(table.elevations[ring])
+        x = rho * np.cos(phi) + 0.8 * phi / (2 * np.pi)  # 0.8 m a revolution, from -pi to pi
+        shifted.append(np.stack([x, rho * np.sin(phi), z], axis=-1).reshape(-1, 3))
+        rings.append(np.full(phi.size, ring))
+    points = np.concatenate(shifted)
+    fit = fit_sensor([PointSweep(points, np.zeros(len(points)), np.concatenate(rings))])
+    assert fit.residual == pytest.approx(compensation_residual(fit, 0.8), rel=0.3)
 
 
 @pytest.mark.parametrize("name", SENSORS)
