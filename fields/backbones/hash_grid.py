@@ -75,7 +75,7 @@ PRESETS = {
     ),
     "unbounded": UNBOUNDED,
     # cells of a decimetre or two average the noise of ranges; finer ones learn it
-    "lidar": {"backbone": {"levels": 10, "log2_entries": 19, "max_resolution": 2048}},
+    "lidar": {"backbone": {"levels": 10, "log2_entries": 19, "max_resolution": 1536}},
     "signal": {
         "backbone": {"levels": 12, "features": 2, "log2_entries": 16, "max_resolution": 1024,
                      "layers": 2},
