@@ -38,7 +38,7 @@ class SlabConfig:
 
     clusters: int = 5
     """Slabs, each with a backbone of its own: 1 for captures from the front."""
-    planes: tuple[float, float] = (-1.0, 1.0)
+    planes: tuple[float, float] = (-0.4, 0.4)
     """Where the planes cut the slab's axis, which runs through the centre of the box."""
     fade: float = 10.0
     """Rays this many degrees or less nearer to their slab's axis than to the next one's are mixed

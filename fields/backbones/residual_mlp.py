@@ -58,9 +58,9 @@ PRESETS: dict[str, Any] = {
         "fit": {**ADAM, "lr": 5e-4},
     },
     "light-field": {
-        "backbone": {"levels": 6, "width": 256, "depth": 12},
+        "backbone": {"levels": 4, "width": 128, "depth": 12},
         "field": {"type": "light", "code": {"type": "points", "points": 16}},
-        "fit": {**ADAM, "rays": 2048, "lr": 5e-4, "lr_final": 0.1},
+        "fit": {**ADAM, "rays": 2048, "lr": 1e-3, "lr_final": 0.1},
     },
     "tiny": {"backbone": {"levels": 2, "width": 16, "depth": 4}},
 }

@@ -68,8 +68,9 @@ class SixPlaneConfig:
             raise ValueError(f"rate must be positive, got {self.rate}")
 
 
+# Coarse planes: a hundred views are soon learned by heart by fine ones.
 _CPU: dict[str, Any] = {
-    "backbone": {"resolutions": [16, 32, 64, 128], "features": 4, "width": 64, "blocks": 0},
+    "backbone": {"resolutions": [4, 8, 16], "features": 4, "width": 64, "blocks": 0},
     "field": {"type": "light", "code": {"type": "slab"}},
     "fit": {**ADAM, "eps": 1e-15, "rays": 8192, "lr": 2e-3, "lr_final": 0.05},
 }

@@ -224,7 +224,9 @@ def test_every_setting_that_a_command_changes_is_accepted(page):
         presets = [p for p in values(call, "--preset") if not p.isupper()]
         if call[0] != "fit" or not (pairs or presets) or backbone == ["my-fourier"]:
             continue
-        user = merge({"backbone": {"type": backbone[0]}}, parse_overrides(pairs))
+        renderer = values(call, "--renderer") or ["volume"]
+        types = {"backbone": {"type": backbone[0]}, "renderer": {"type": renderer[0]}}
+        user = merge(types, parse_overrides(pairs))
         resolve(user, preset=(presets or [None])[0])
 
 
@@ -282,7 +284,7 @@ def test_the_default_presets_are_those_the_settings_page_names():
 
 def test_every_component_with_settings_has_a_table_on_the_settings_page():
     text = page_text("settings")
-    for kind in ("backbones", "fields", "renderers", "samplers"):
+    for kind in ("backbones", "fields", "renderers", "samplers", "ray-codes"):
         for entry in entries(kind):
             if entry.config is not None:
                 path = f"{entry.config.__module__}:{entry.config.__name__}"
