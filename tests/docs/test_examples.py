@@ -92,3 +92,17 @@ def test_every_example_is_listed_and_tested():
     listed = set(re.findall(r"\((\d\d_\w+\.py)\)", (EXAMPLES / "README.md").read_text("utf-8")))
     tested = set(re.findall(r'"(\d\d_\w+\.py)"', Path(__file__).read_text("utf-8")))
     assert files == listed == tested
+
+
+def test_06_drives_another_sensor_through_the_street(folder):
+    from polyfield.data.lidar.load import load_sweeps
+    from polyfield.data.lidar.street_drive import write_street
+
+    write_street(folder / "street", sweeps=3, columns=32)
+    small = ("backbone.levels=2", "backbone.log2_entries=8", "sampler.resolution=16",
+             "fit.rays=64", "fit.checks=0")  # fmt: skip
+    options = [part for pair in small for part in ("--set", pair)]
+    text = run("06_drive_a_lidar.py", "--scene", "street", "--steps", 3, *options, folder=folder)
+    assert "range_mae_m" in text and "points of a vlp-16" in text
+    assert (folder / "runs" / "06" / "vlp-16" / "poses.txt").is_file()
+    assert len(load_sweeps(folder / "street")) == 3
