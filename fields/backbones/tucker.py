@@ -123,7 +123,7 @@ PRESETS: dict[str, Any] = {
             "final_resolution": 128,
             "grow_at": [0.1],
         },
-        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 65536},
+        "fit": {"lr": 5e-3, "lr_final": 0.05, "points": 2048},
     },
     "image": {"backbone": {"ranks": 96, "resolution": 256, "final_resolution": 256, "grow_at": []}},
     "tiny": {
