@@ -100,6 +100,21 @@ class RaggedStore:
         start = self._starts[view]
         return self._data[start : start + width * height].reshape(height, width, self.channels)
 
+    def stacked(self) -> Shaped[np.ndarray, "views height width channels"]:
+        """All images as one array, a view of the mapped memory where they follow each other.
+
+        Raises:
+            InputError: They have several sizes.
+        """
+        width, height = self.sizes[0]
+        if (self.sizes != self.sizes[0]).any():
+            raise InputError("images of several sizes make no stack; bring them to one size")
+        shape = (len(self), height, width, self.channels)
+        first, pixels = self._starts[0], width * height
+        if (self._starts == first + pixels * np.arange(len(self))).all():
+            return self._data[first : first + pixels * len(self)].reshape(shape)
+        return np.stack([self.image(i) for i in range(len(self))])
+
 
 @dataclass(frozen=True)
 class Plan:
