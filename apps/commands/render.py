@@ -29,6 +29,14 @@ from polyfield.apps.options import (
 @click.option("--fps", type=click.IntRange(min=1), default=24, show_default=True)
 @click.option("--depth/--no-depth", default=True, show_default=True, help="Depth beside colour.")
 @click.option("--rank", type=click.IntRange(min=1), help="Components of a factored backbone.")
+@click.option("--refocus", metavar="FOCUS",
+              help="Light fields: a picture through a large lens; FOCUS is a disparity or a "
+                   "distance such as 2.5m, FROM:TO a sweep.")  # fmt: skip
+@click.option("--aperture", metavar="R",
+              help="With --refocus: radius in columns of the grid, or such as 0.1m (default: half "
+                   "the grid).")  # fmt: skip
+@click.option("--epi", type=click.IntRange(min=0), metavar="ROW",
+              help="Light fields: the epipolar-plane image of a row of pixels.")  # fmt: skip
 @compose(device_option, threads_option, json_option)
 def command(run: Path, out: Path, **options: Any) -> None:
     """Render RUN along a camera path: colour, and depth beside it.
@@ -47,6 +55,11 @@ def command(run: Path, out: Path, **options: Any) -> None:
         return _render_lidar(run, out, options)
     if options["sensor"] is not None:
         raise ConfigError(f"--sensor is for runs fitted to LiDAR sweeps, and {run} was not")
+    light = {name: options[name] for name in ("refocus", "aperture", "epi")}
+    if any(value is not None for value in light.values()):
+        if modality != "images":
+            raise ConfigError(f"--refocus and --epi are for runs of posed images, and {run} is not")
+        return _render_light_field(run, out, options)
     if modality != "images":
         return _render_signal(run, out, options)
     names = ("path", "width", "height", "fps", "depth", "rank")
@@ -66,6 +79,25 @@ def _render_signal(run: Path, out: Path, options: dict[str, Any]) -> None:
     result = render_signal(run, out, shape=sizes, rank=options["rank"], device=options["device"])
     size = " x ".join(map(str, result["shape"]))
     text = f"{result['modality']} of {size} in {out} ({result['seconds']:.2f} s)"
+    emit(result, options["as_json"], text)
+
+
+def _render_light_field(run: Path, out: Path, options: dict[str, Any]) -> None:
+    from polyfield.errors import ConfigError
+    from polyfield.training.refocus import Lens, epi_of_run, refocus_run
+
+    refocus, epi = options["refocus"], options["epi"]
+    if (refocus is None) == (epi is None):
+        raise ConfigError("give --refocus (with --aperture, if you like) or --epi, one of them")
+    if epi is not None:
+        result = epi_of_run(run, out, epi, device=options["device"], rank=options["rank"])
+        return emit(result, options["as_json"], f"row {epi} as seen along a line in {out}")
+    lens = Lens(refocus, options["aperture"], options["frames"] or 60, options["fps"],
+                options["rank"])  # fmt: skip
+    result = refocus_run(run, out, lens, device=options["device"], progress=_show)
+    ends = " to ".join(f"{d:.4g}" for d in result["disparity"])
+    far = " to ".join(f"{d:.4g}" for d in result["distance"])
+    text = f"{result['frames']} pictures, disparity {ends}, distance {far}, in {out}"
     emit(result, options["as_json"], text)
 
 
