@@ -16,8 +16,8 @@ from polyfield.apps.options import compose, emit, json_option, set_option
 @click.option("--holdout", metavar="SPEC", help="Views for evaluation: 2,7 or every:8 or 0.1.")
 @click.option("--downscale", type=click.IntRange(min=1), default=1, help="Divide image sizes.")
 @click.option("--picture", type=click.Path(path_type=Path),
-              help="Where to draw the cameras or ranges (default: NAME-cameras.png, "
-                   "NAME-ranges.png, here).")  # fmt: skip
+              help="Where to draw the cameras, epipolar planes or ranges (default: "
+                   "NAME-cameras.png, NAME-epi.png, NAME-ranges.png, here).")  # fmt: skip
 @compose(set_option, json_option)
 def command(scene: str, **options: Any) -> None:
     """Report what SCENE holds: views or sweeps, what is missing, bounds, memory."""
@@ -50,6 +50,12 @@ def _images(scene: str, data: dict[str, Any], out: Path | None) -> tuple[dict[st
 
     loaded = load_scene(scene, from_plain(LoadOptions, data, "data"))
     report = scene_report(loaded)
+    if loaded.report.format == "light-field":
+        from polyfield.data.light_field_picture import draw_light_field
+
+        picture = out or Path(f"{loaded.name}-epi.png")
+        draw_light_field(loaded, picture)
+        return report, report_text(report), picture
     picture = out or Path(f"{loaded.name}-cameras.png")
     draw_cameras(loaded, picture)
     return report, report_text(report), picture

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from polyfield.data.light_field import LightFieldGrid, light_field_grid
+from polyfield.data.light_field_picture import draw_light_field
 from polyfield.data.load import load_scene
 from polyfield.data.refocusing import depth_from_focus, refocus
 from polyfield.data.samples import tabletop_scene as scene
@@ -107,3 +108,15 @@ def test_depth_from_focus_finds_the_depths_of_most_pixels():
     found = depth_from_focus(grid().views, np.arange(-1.5, 2.3, 0.25))
     truth = grid().disparities(*grid().geometry.centre)
     assert np.median(np.abs(found - truth)) < 0.1
+
+
+def test_the_picture_of_a_light_field_shows_its_epipolar_planes(tmp_path):
+    draw_light_field(load_scene("sample:tabletop"), tmp_path / "epi.png")
+    with Image.open(tmp_path / "epi.png") as picture:
+        pixels = np.asarray(picture)
+    side = 96 * 4
+    assert pixels.shape == (side + 4 + 9 * 8, side + 4 + 9 * 8, 3)
+    centre = grid().view(4, 4)
+    np.testing.assert_array_equal(pixels[:side:4, :side:4], centre)
+    np.testing.assert_array_equal(pixels[side + 4 + 4 * 8, :side:4], centre[48])
+    np.testing.assert_array_equal(pixels[:side:4, side + 4 + 4 * 8], centre[:, 48])
