@@ -8,8 +8,6 @@ u, v: column and row of the grid; D: disparity, in pixels per column of the grid
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,97 +27,14 @@ from polyfield.files import make_folder
 from polyfield.renderers.cameras import Cameras
 from polyfield.run import RunDirectory
 from polyfield.training.cameras import StoredCameras, read_cameras
+from polyfield.training.lens import Lens, aperture_of, aperture_places, disparities_of
 from polyfield.training.model import load
 from polyfield.training.photos import BACKGROUNDS
 from polyfield.training.pictures import save_picture, to_8_bit
 from polyfield.training.tiles import render_frame
 from polyfield.training.video import VIDEO_SUFFIXES, Video
 
-RINGS = 3  # of places around the middle of the aperture: 1 + 6 + 12 + 18 = 37
 EPI_STEPS = 12  # lines of an epipolar plane per column of the grid
-_VALUE = re.compile(r"\s*(-?\d+(?:\.\d+)?|-?\.\d+)\s*(m?)\s*")
-
-
-@dataclass(frozen=True)
-class Lens:
-    """What is in focus and through how large an opening.
-
-    focus: a disparity, or with the suffix m a distance from the cameras in the scene's own units;
-    two of them, ``FROM:TO``, for a sweep. aperture: radius in columns of the grid, or with m in the
-    scene's units (None: half the grid).
-    """
-
-    focus: str
-    aperture: str | None = None
-    frames: int = 60
-    fps: int = 24
-    rank: int | None = None
-
-
-def aperture_places(rings: int = RINGS) -> Float[np.ndarray, "n 2"]:
-    """Places evenly spread over the unit disc: the middle, and rings of 6, 12, 18...
-
-    >>> len(aperture_places())
-    37
-    """
-    places = [(0.0, 0.0)]
-    for ring in range(1, rings + 1):
-        # the radius that leaves every place the same area
-        radius = math.sqrt((3 * ring * ring + 1) / (3 * rings * (rings + 1) + 1))
-        for k in range(6 * ring):
-            angle = math.pi * (2 * k + ring % 2) / (6 * ring)
-            places.append((radius * math.cos(angle), radius * math.sin(angle)))
-    return np.array(places)
-
-
-def _measure(text: str, option: str) -> tuple[float, bool]:
-    """A number, and whether it is a length."""
-    match = _VALUE.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"{option} takes a number ({_MEANING[option]}) or a length such as 2.5m in the scene's "
-            f"units, got '{text}'"
-        )
-    return float(match[1]), bool(match[2])
-
-
-_MEANING = {"--refocus": "disparity in pixels per column", "--aperture": "columns of the grid"}
-
-
-def disparities_of(lens: Lens, geometry: GridGeometry) -> list[float]:
-    """One disparity, or those of a sweep's ends.
-
-    Args:
-        lens: With lengths in the units of `geometry`.
-        geometry: Of the run's cameras.
-
-    Raises:
-        ConfigError: Not one or two numbers, or a distance that is not ahead.
-    """
-    parts = lens.focus.split(":")
-    if len(parts) > 2:
-        raise ConfigError(f"--refocus takes one value or FROM:TO, got '{lens.focus}'")
-    found = []
-    for part in parts:
-        value, is_length = _measure(part, "--refocus")
-        if is_length and value <= 0:
-            raise ConfigError(f"--refocus takes distances ahead of the cameras, got '{part}'")
-        found.append(float(geometry.disparity(value)) if is_length else value)
-    return found
-
-
-def aperture_of(lens: Lens, geometry: GridGeometry) -> float:
-    """Radius of the aperture in columns.
-
-    Raises:
-        ConfigError: Not a positive number.
-    """
-    if lens.aperture is None:
-        return max(geometry.columns, geometry.rows) / 2 - 0.5
-    value, is_length = _measure(lens.aperture, "--aperture")
-    if value <= 0:
-        raise ConfigError(f"--aperture takes a positive radius, got '{lens.aperture}'")
-    return value / geometry.baseline[0] if is_length else value
 
 
 def cameras_at(
@@ -208,6 +123,7 @@ def refocus_run(
     cameras = cameras_at(
         opened.stored.cameras, opened.geometry, offsets + opened.geometry.centre, middle
     )
+    cameras, zoom = _sized(cameras, lens)
     views = []
     for index in range(len(cameras)):
         view, _ = render_frame(opened.model, cameras, index, opened.background)
@@ -216,7 +132,7 @@ def refocus_run(
             progress(index + 1, len(cameras))
 
     def focused(disparity: float) -> Tensor:
-        by = disparity - middle
+        by = (disparity - middle) * zoom
         moves = [(du * by, dv * by * opened.geometry.row_step) for du, dv in offsets]
         return torch.from_numpy(shift_and_add(views, moves))
 
@@ -229,6 +145,16 @@ def refocus_run(
         "disparity": ends, "distance": distances, "aperture": radius,
         "width": int(cameras.sizes[0, 0]), "height": int(cameras.sizes[0, 1]),
     }  # fmt: skip
+
+
+def _sized(cameras: Cameras, lens: Lens) -> tuple[Cameras, float]:
+    """Cameras of the asked size, and how many of their pixels make one of the views'."""
+    width, height = (int(v) for v in cameras.sizes[0])
+    wide = lens.width or max(1, round(width * (lens.height or height) / height))
+    high = lens.height or max(1, round(height * wide / width))
+    if not (wide <= 16384 and high <= 16384):
+        raise ConfigError(f"--width and --height take up to 16384 pixels, got {wide}x{high}")
+    return cameras.resized(wide, high), wide / width
 
 
 def _check_out(out: Path, sweep: bool) -> None:

@@ -84,7 +84,8 @@ def _render_signal(run: Path, out: Path, options: dict[str, Any]) -> None:
 
 def _render_light_field(run: Path, out: Path, options: dict[str, Any]) -> None:
     from polyfield.errors import ConfigError
-    from polyfield.training.refocus import Lens, epi_of_run, refocus_run
+    from polyfield.training.lens import Lens
+    from polyfield.training.refocus import epi_of_run, refocus_run
 
     refocus, epi = options["refocus"], options["epi"]
     if (refocus is None) == (epi is None):
@@ -93,7 +94,7 @@ def _render_light_field(run: Path, out: Path, options: dict[str, Any]) -> None:
         result = epi_of_run(run, out, epi, device=options["device"], rank=options["rank"])
         return emit(result, options["as_json"], f"row {epi} as seen along a line in {out}")
     lens = Lens(refocus, options["aperture"], options["frames"] or 60, options["fps"],
-                options["rank"])  # fmt: skip
+                options["rank"], options["width"], options["height"])  # fmt: skip
     result = refocus_run(run, out, lens, device=options["device"], progress=_show)
     ends = " to ".join(f"{d:.4g}" for d in result["disparity"])
     far = " to ".join(f"{d:.4g}" for d in result["distance"])

@@ -15,16 +15,9 @@ from polyfield.training import refocus as module
 from polyfield.training.cameras import StoredCameras
 from polyfield.training.evaluate import evaluate
 from polyfield.training.fit import fit
+from polyfield.training.lens import Lens, aperture_of, aperture_places, disparities_of
 from polyfield.training.model import Model
-from polyfield.training.refocus import (
-    Lens,
-    aperture_of,
-    aperture_places,
-    cameras_at,
-    disparities_of,
-    epi_of_run,
-    refocus_run,
-)
+from polyfield.training.refocus import cameras_at, epi_of_run, refocus_run
 
 NEAR, FAR, SPLIT = 2.0, 6.0, 0.0  # a striped plane on the right, in front of a striped wall
 SIZE, FOCAL, BASELINE = 48, 60.0, 0.1
@@ -102,6 +95,15 @@ def test_a_small_aperture_is_sharp_everywhere(planes, tmp_path):
     refocus_run("run", tmp_path / "lens.png", Lens("4m", "0.01m"))
     picture = iio.imread(tmp_path / "lens.png")
     assert min(contrast(picture, half) for half in (NEAR_HALF, FAR_HALF)) > 60
+
+
+def test_pictures_of_another_size_are_focused_alike(planes, tmp_path):
+    lens = Lens("4m:12m", frames=2, width=2 * SIZE)
+    result = refocus_run("run", tmp_path / "frames", lens)
+    assert (result["width"], result["height"]) == (2 * SIZE, 2 * SIZE)
+    near, far = (iio.imread(tmp_path / "frames" / f"focus-000{i}.png")[20:76] for i in range(2))
+    for half, sharp, blurred in ((slice(68, 92), near, far), (slice(4, 28), far, near)):
+        assert sharp[:, half, 0].astype(float).std() > 2 * blurred[:, half, 0].astype(float).std()
 
 
 def test_a_sweep_passes_both_planes(planes, tmp_path):
