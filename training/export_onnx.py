@@ -131,7 +131,7 @@ def _write(
     """
     made.model.settings = {**settings, "backend": "torch"}  # kernels are no part of a graph
     try:
-        with _quiet(), backend.using("torch"):
+        with _quiet(), _symbols(), backend.using("torch"):
             torch.onnx.export(
                 made, example, str(path), input_names=["pose", "intrinsics"],
                 output_names=["image"], opset_version=OPSET, **_by_tracing(),
@@ -141,13 +141,34 @@ def _write(
         raise ConfigError(
             f"backbone '{settings['backbone']['type']}' with ray code "
             f"'{settings['field']['code']['type']}' cannot be written as an ONNX graph "
-            f"({first[0] if first else type(error).__name__})"
+            f"({first[0].split('  [')[0] if first else type(error).__name__})"
         ) from error
 
 
 def _by_tracing() -> dict[str, Any]:
     """The exporter that traces: it needs no other packages, and numbers of rays may vary in it."""
     return {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+
+
+def _expm1(graph: Any, x: Any) -> Any:
+    one = graph.op("Constant", value_t=torch.tensor(1.0))
+    return graph.op("Sub", graph.op("Exp", x), one)
+
+
+# Operations of ours that ONNX can say and the exporter does not know.
+SYMBOLS = {"aten::expm1": _expm1}
+
+
+@contextlib.contextmanager
+def _symbols() -> Any:
+    """With `SYMBOLS` known to the exporter."""
+    for name, symbol in SYMBOLS.items():
+        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)
+    try:
+        yield
+    finally:
+        for name in SYMBOLS:
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
 
 
 @contextlib.contextmanager
