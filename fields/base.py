@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,6 +39,13 @@ class Backbone(CoordinateMap):
         Methods whose papers initialise it in their own way override this.
         """
         return linear(self.out_dim, out_dim, generator=generator)
+
+    def grid(self, axes: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, "*n out_dim"] | None:
+        """Features on a grid of coordinates per axis, where there is a faster way than `forward`.
+
+        None, as by default: there is none.
+        """
+        return None
 
     def insights(self, limit: int = MOST) -> list[Insight]:
         """What it has learned, to be looked at: curves, pictures, boxes; nothing by default.

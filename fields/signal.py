@@ -93,8 +93,8 @@ class SignalField(nn.Module):
         Args:
             axes: Coordinates along each axis.
         """
-        separable = getattr(self.backbone, "grid", None)
-        return None if separable is None else self._values(separable(axes))
+        features = self.backbone.grid(axes)
+        return None if features is None else self._values(features)
 
     def _values(self, features: Tensor) -> Tensor:
         c = self.config

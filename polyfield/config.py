@@ -74,6 +74,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (dict, Mapping, typing.get_origin(Spec)) and isinstance(value, Mapping):
         return dict(value)
     if _is_plain(hint, value):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where} must be a finite number, got {value}")
         return float(value) if hint is float else value
     name = getattr(hint, "__name__", None) or str(hint)
     raise ConfigError(f"{where} must be {name}, got {value!r}")

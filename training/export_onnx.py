@@ -7,6 +7,7 @@ Inputs ``pose`` (4, 4), camera to scene box, OpenGL axes (x right, y up, looking
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import io
 import logging
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from polyfield import backend
-from polyfield.errors import ConfigError
+from polyfield.errors import ConfigError, MissingDependencyError
 from polyfield.files import make_folder, replacing
 from polyfield.renderers.types import Rays
 from polyfield.run import RunDirectory
@@ -128,7 +129,12 @@ def _write(
 
     Raises:
         ConfigError: An operation of the backbone cannot be written.
+        MissingDependencyError: The package onnx is not there.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingDependencyError(
+            "the package onnx is needed to write graphs; pip install 'polyfield[onnx]'"
+        )
     made.model.settings = {**settings, "backend": "torch"}  # kernels are no part of a graph
     try:
         with _quiet(), _symbols(), backend.using("torch"):
@@ -146,7 +152,7 @@ def _write(
 
 
 def _by_tracing() -> dict[str, Any]:
-    """The exporter that traces: it needs no other packages, and numbers of rays may vary in it."""
+    """The exporter that traces: numbers of rays may vary in it."""
     return {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 
 

@@ -97,8 +97,6 @@ def fit(
         raise RunError(f"{run.path} holds other files and no run; choose a new or empty folder")
     user = merge(settings or {}, {"fit": _budget(minutes, steps, (settings or {}).get("fit", {}))})
     target = pick_device(device)
-    if user["fit"].get("clock") == "processor" and target.type != "cpu":
-        raise ConfigError(f"fit.clock=processor counts no time on {target}; use wall there")
     task, chosen = open_task(scene, user, preset, target)
     if max_parameters is not None:
         chosen = within(chosen, task.describe()["contraction"], max_parameters)
@@ -139,9 +137,14 @@ def resume(
     frozen = set(settings or {}) - RESUMABLE
     if frozen:
         raise ConfigError(f"a resumed run takes new {sorted(RESUMABLE)}, not {sorted(frozen)}")
+    given = (settings or {}).get("fit", {})
     settings = complete(merge(config["settings"], settings or {}))
     if minutes is not None or steps is not None:
         settings = merge(settings, {"fit": _budget(minutes, steps, {})})
+    elif {"minutes", "steps"} & set(given):
+        settings = merge(settings, {"fit": _budget(None, None, given)})
+    if settings["fit"]["clock"] != config["settings"]["fit"].get("clock", "wall"):
+        raise ConfigError("fit.clock cannot change: seconds of the two do not add up")
     target = pick_device(device)
     task = reopen_task(config, settings, target)
     if task.describe()["scene"]["content_hash"] != config["scene"]["content_hash"]:
@@ -165,6 +168,8 @@ def _budget(minutes: float | None, steps: int | None, given: Mapping[str, Any]) 
 
 def _new_state(settings: Mapping[str, Any], task: Task, device: torch.device) -> FitState:
     config = from_plain(FitConfig, settings["fit"], "fit")
+    if config.clock == "processor" and device.type != "cpu":
+        raise ConfigError(f"fit.clock=processor counts no time on {device}; use wall there")
     host, generator = make_generators(settings["seed"], device)
     contraction = task.describe()["contraction"]
     try:
@@ -174,7 +179,9 @@ def _new_state(settings: Mapping[str, Any], task: Task, device: torch.device) ->
             raise
         raise InputError(f"no memory for the model ({error}); make it smaller") from error
     state = FitState(model, make_optimiser(model, config), config, host, generator)
-    state.rays = min(task.batch_size(config), config.max_rays)
+    state.rays = task.batch_size(config)
+    if config.target_samples is not None:  # then it adapts
+        state.rays = min(state.rays, config.max_rays)
     state.max_rays = config.max_rays
     for policy in default_policies():
         policy.check(state)

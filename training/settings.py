@@ -176,16 +176,15 @@ def resolve_signal(
             raise ConfigError(
                 f"a signal is fitted without a {section}; leave out what sets '{section}'"
             )
+    asked = _type(user, "field", "signal")
+    if asked != "signal":
+        raise ConfigError(f"a signal is fitted with field 'signal', not '{asked}'")
     types = {"field": "signal", "backbone": _type(user, "backbone", DEFAULT_BACKBONE)}
     known = lookup("backbones", types["backbone"]).presets
     if preset is not None and preset not in known:
         raise UnknownNameError(f"preset of backbone {types['backbone']}:", preset, known)
     chosen = ["signal", modality] if preset is None else [preset]
-    layers = [
-        {section: value for section, value in known[name].items() if section != "data"}
-        for name in chosen
-        if name in known
-    ]
+    layers = [_of_signals(known[name]) for name in chosen if name in known]
     base: dict[str, Any] = {
         "field": {"type": "signal", "dims": dims, "channels": channels},
         "backbone": {"type": types["backbone"]},
@@ -196,6 +195,15 @@ def resolve_signal(
         if settings["field"][name] != value:
             raise ConfigError(f"field.{name} is {value} in this signal; leave it out")
     return settings
+
+
+def _of_signals(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset says to signals: nothing of scenes, nor of how many rays to take."""
+    kept = {section: value for section, value in layer.items() if section != "data"}
+    of_rays = ("rays", "max_rays", "target_samples", "target_samples_final", "crop_steps")
+    if "fit" in kept:
+        kept["fit"] = {name: v for name, v in kept["fit"].items() if name not in of_rays}
+    return kept
 
 
 def _check_sections(user: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from polyfield.training.model import Model
 
 Size = Sequence[str] | Callable[[dict[str, Any], float], dict[str, Any]]
 SMALLEST, LARGEST = 2.0**-10, 2.0**10  # factors tried
+LOSS = 16  # of parameters that a fit may prune
 STEPS = 9  # of the bisection: to a seventieth of an octave
 
 
@@ -43,18 +44,24 @@ def within(settings: Mapping[str, Any], contraction: str, parameters: int) -> di
     if not size:
         raise ConfigError(f"backbone {name} does not say which of its settings make it smaller")
 
+    least, best = math.inf, None
+
     def fits(octaves: float) -> bool:
+        nonlocal least, best
         try:
             made = scaled(settings, size, 2.0**octaves)
-            return final_parameters(made, contraction, parameters) <= parameters
-        except ConfigError:  # sizes beyond what the backbone allows
-            return octaves < 0 and octaves > math.log2(SMALLEST) + 1
+            count = final_parameters(made, contraction, parameters)
+        except ConfigError:  # sizes that the backbone refuses
+            return False
+        least = min(least, count)
+        if count <= parameters:
+            best = made
+        return count <= parameters
 
     low = 0.0
     while not fits(low):
         low -= 1.0
         if low < math.log2(SMALLEST):
-            least = final_parameters(scaled(settings, size, SMALLEST), contraction, math.inf)
             raise ConfigError(
                 f"backbone {name} with its heads has at least {least:,} parameters, however small "
                 "its sizes; allow more, or choose another"
@@ -65,7 +72,7 @@ def within(settings: Mapping[str, Any], contraction: str, parameters: int) -> di
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return scaled(settings, size, 2.0**low)
+    return best
 
 
 def scaled(settings: Mapping[str, Any], size: Size, factor: float) -> dict[str, Any]:
@@ -99,14 +106,14 @@ def _times(value: Any, factor: float, exponent: bool) -> Any:
 def final_parameters(settings: Mapping[str, Any], contraction: str, most: float) -> int:
     """Parameters of the model at the end of its fit.
 
-    What is too large at the start already is not grown.
+    What is far too large at the start already is not grown.
 
     Raises:
         ConfigError: The backbone refuses these sizes.
     """
     configure("backbones", settings["backbone"])
     model = Model(settings, contraction, torch.Generator().manual_seed(0))
-    if model.sizes() and model.parameter_count <= most:
+    if model.sizes() and model.parameter_count <= LOSS * most:
         for fraction in (0.0, 1.0):
             model.field.grow(Progress(step=0, fraction=fraction, mse=None, occupied=None))
     return model.parameter_count

@@ -13,7 +13,7 @@ from polyfield.data.lidar.load import LidarOptions, is_lidar, load_sweeps
 from polyfield.data.load import load_scene
 from polyfield.data.scene import LoadOptions
 from polyfield.data.signal import Modality, SignalOptions
-from polyfield.data.signals.load import load_signal
+from polyfield.data.signals.load import MASK, load_signal
 from polyfield.errors import ConfigError
 from polyfield.registry import entries, lookup
 from polyfield.training.coordinates import check_coordinates
@@ -82,6 +82,10 @@ def _lidar_task(path: str | Path, settings: Mapping[str, Any], device: torch.dev
 def _open_signal(
     path: str | Path, user: Mapping[str, Any], preset: str | None, device: torch.device
 ) -> tuple[Task, dict[str, Any]]:
+    holdout = user.get("data", {}).get("holdout")
+    if isinstance(holdout, str) and holdout.startswith(MASK):  # as the scene's path is stored
+        mask = Path(holdout.removeprefix(MASK)).expanduser().resolve()
+        user = merge(user, {"data": {"holdout": f"{MASK}{mask}"}})
     task = _signal_task(path, user.get("data", {}), device)
     sizes = (task.signal.modality, task.signal.dims, task.signal.channels)
     return task, resolve_signal(user, *sizes, preset=preset)

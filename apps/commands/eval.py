@@ -57,7 +57,12 @@ def describe_signal(result: dict[str, Any], run: Path) -> str:
     """The summary of a signal's scores for people."""
     psnr = "identical" if result["psnr"] is None else f"{result['psnr']:.2f} dB"
     more = [f"SSIM {result['ssim']:.4f}"] if result["ssim"] is not None else []
-    more += [f"{name} {result[name]:.4f}" for name in ("iou", "chamfer") if name in result]
+    for name in ("iou", "chamfer"):
+        if name in result:
+            value = result[name]
+            more.append(f"{name} none" if value is None else f"{name} {value:.4f}")
+    if "chamfer_reason" in result:
+        more.append(f"({result['chamfer_reason']})")
     return (
         f"{result['modality']}, {result['psnr_of']}: PSNR {psnr}  {'  '.join(more)}\n"
         f"truth | reconstruction in {run / 'renders' / 'side-by-side.png'}"

@@ -31,7 +31,7 @@ SUFFIXES = (
     ".tga", ".jp2", ".avif", ".gif",
 )  # fmt: skip
 _WIDE_SUFFIXES = (".png", ".tif", ".tiff")
-_NO_ALPHA = (".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")
+_NO_ALPHA = (".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from polyfield.data.signal import Grid, Signal, SignalOptions
+from polyfield.data.signals.cache import content_hash
 from polyfield.errors import InputError
 from polyfield.registry import Entry, entries, lookup
 
@@ -50,6 +51,9 @@ def detect_signal(path: str | Path, forced: str | None = None) -> DetectedSignal
     return None
 
 
+MASK = "mask:"
+
+
 def load_signal(path: str | Path, options: SignalOptions | None = None) -> Signal:
     """Load an image, audio, video, volume or mesh file.
 
@@ -67,7 +71,10 @@ def load_signal(path: str | Path, options: SignalOptions | None = None) -> Signa
     signal = detected.entry.target.load(detected.path, options)
     report = replace(signal.report, format=detected.entry.name, why=detected.why)
     facts = {"modality": detected.entry.name, "name": signal.name, **signal.meta}
-    return replace(signal, report=report, meta=facts)
+    key = signal.content_hash
+    if str(options.holdout).startswith(MASK):  # what is held out is part of what was fitted
+        key = content_hash(Path(str(options.holdout).removeprefix(MASK)).expanduser(), key)
+    return replace(signal, report=report, meta=facts, content_hash=key)
 
 
 def _nothing(path: Path) -> str:

@@ -143,6 +143,8 @@ def _encode(frames: Iterable[np.ndarray], out: Path, fps: float, odd: bool) -> N
         options: dict[str, Any] = {"duration": 1000 / fps, "loop": 0}
     else:
         options = {"fps": fps, "macro_block_size": 1, "quality": 9}
+        if out.suffix.lower() == ".webm":
+            options["codec"] = "libvpx-vp9"
         if odd:  # halved chroma needs even sides
             options["pixelformat"] = "yuv444p"
     writer = iio.get_writer(str(out), **options)

@@ -371,11 +371,11 @@ class RBFBackbone(Backbone):
         self.config = config
         self.in_dim = in_dim
         self.rbf = AdaptiveRBF(config, in_dim, generator)
-        self.grid = None
+        self.hash_grid = None
         width = config.features
         if config.levels:
-            self.grid = HashGridEncoding(config.encoding(), in_dim, generator)
-            width += self.grid.out_dim
+            self.hash_grid = HashGridEncoding(config.encoding(), in_dim, generator)
+            width += self.hash_grid.out_dim
         self.shift = nn.Parameter(_uniform((width,), INIT, generator))
         widths = [width, config.width, config.width]
         if config.out_features is not None:
@@ -393,8 +393,8 @@ class RBFBackbone(Backbone):
         """Features at x."""
         rows = x.reshape(-1, self.in_dim)
         parts = [self.rbf(rows)]
-        if self.grid is not None:
-            parts.insert(0, self.grid(rows))
+        if self.hash_grid is not None:
+            parts.insert(0, self.hash_grid(rows))
         hidden = self.layers[0](torch.cat(parts, -1) + self.shift)
         if self.config.first_layer is None:
             hidden = hidden.relu()
@@ -444,7 +444,9 @@ class RBFBackbone(Backbone):
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Features at `feature_rate` times the rate, where points touch them; the rest at it."""
-        features = [self.rbf.coefficients] + ([] if self.grid is None else [self.grid.table])
+        features = [self.rbf.coefficients] + (
+            [] if self.hash_grid is None else [self.hash_grid.table]
+        )
         own = {"eps": 1e-15, "weight_decay": 0.0, "sparse": True}
         rest = [self.shift, *self.layers.parameters()]
         return [

@@ -202,3 +202,14 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run, tmp_path):
         assert done.returncode == 2
         assert "cannot create the folder" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_scores_that_there_are_none_of_are_said_to_be_none():
+    from pathlib import Path
+
+    from polyfield.apps.commands.eval import describe
+
+    result = {"modality": "shape", "psnr_of": "all entries", "psnr": 20.0, "ssim": None,
+              "iou": None, "chamfer": None, "chamfer_reason": "no surface"}  # fmt: skip
+    text = describe(result, Path("run"))
+    assert "iou none" in text and "chamfer none" in text and "no surface" in text

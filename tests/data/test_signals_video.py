@@ -46,7 +46,7 @@ def test_a_stretch_of_video_smaller(tmp_path):
         load_signal(tmp_path / "a.mp4", SignalOptions(start=90.0))
 
 
-@pytest.mark.parametrize("name", ["b.mp4", "b.gif", "b.mkv", "b.npy"])
+@pytest.mark.parametrize("name", ["b.mp4", "b.gif", "b.mkv", "b.webm", "b.npy"])
 @pytest.mark.parametrize("size", [(32, 48), (31, 45)])
 def test_videos_are_written_back(tmp_path, name, size, stored_values, write_back):
     data = clip(tmp_path / "a.mp4", size=size, pixelformat="yuv444p")

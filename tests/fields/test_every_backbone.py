@@ -202,6 +202,16 @@ def test_the_backbones_of_the_house_are_found():
     assert {"mlp", "hash-grid"} <= set(NAMES)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_grid_has_the_features_of_its_points_or_no_way_of_its_own(name):
+    backbone, n = make(name), usual(name)
+    axes = [torch.linspace(-1, 1, 3 + i) for i in range(n)]
+    found = backbone.grid(axes)
+    if found is not None:
+        x = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        torch.testing.assert_close(found, backbone(x), rtol=1e-4, atol=1e-5)
+
+
 def test_preset_lists_may_be_overridden_by_the_user():
     preset = lookup("backbones", "mlp").presets["paper"]["backbone"]
     spec = merge({"type": "mlp"}, preset, {"encoding": {"levels": 6}})

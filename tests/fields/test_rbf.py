@@ -239,7 +239,7 @@ class TestRBF:
     def test_without_kernel_features_it_is_the_grid_and_its_network(self):
         backbone, x = make(first_layer=None), points(9)
         torch.nn.init.zeros_(backbone.rbf.coefficients)
-        code = torch.cat((backbone.grid(x), torch.zeros(9, 6)), -1) + backbone.shift
+        code = torch.cat((backbone.hash_grid(x), torch.zeros(9, 6)), -1) + backbone.shift
         first, second, last = backbone.layers
         expected = last(second(first(code).relu()).relu())
         torch.testing.assert_close(backbone(x), expected)
@@ -254,7 +254,7 @@ class TestRBF:
         backbone = make(2, kernels=40, place_points=4000, cells=4096, log2_entries=8)
         with torch.no_grad():
             wall = (cell_centres(16, 2)[:, 0] > 0.3).float()
-            table = backbone.grid.table[:256]  # the coarse level, coordinate 0 fastest
+            table = backbone.hash_grid.table[:256]  # the coarse level, coordinate 0 fastest
             table.copy_(wall.reshape(16, 16).T.reshape(-1, 1).expand(-1, 2))
         early, late = (Progress(0, share, None, None) for share in (0.49, 0.5))
         before, coefficients = backbone.rbf.centres.clone(), backbone.rbf.coefficients

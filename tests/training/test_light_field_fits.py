@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from polyfield.errors import ConfigError
+from polyfield.errors import ConfigError, MissingDependencyError
 from polyfield.registry import lookup, names
 from polyfield.run import RunDirectory
 from polyfield.training import fit as fit_module
@@ -203,6 +203,7 @@ def test_the_exported_module_shows_what_the_run_shows(runs, name):
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_an_onnx_graph_gives_the_same_image_for_a_pose_it_was_not_made_with(runs, name, tmp_path):
+    pytest.importorskip("onnx", reason="pip install 'polyfield[onnx]'")
     ort = pytest.importorskip("onnxruntime", reason="pip install 'polyfield[onnx]'")
     code, lines, errors = exported(
         runs / name, tmp_path / "light.onnx", "--width", 12, "--height", 9
@@ -219,6 +220,12 @@ def test_an_onnx_graph_gives_the_same_image_for_a_pose_it_was_not_made_with(runs
     view = load(runs / name, "cpu").render(cameras.resized(12, 9).image_rays(1), torch.ones(3))
     difference = torch.from_numpy(image) - view["rgb"].clamp(0, 1)
     assert image.shape == (9, 12, 3) and float(difference.abs().max()) < 1e-4
+
+
+def test_without_onnx_the_fix_is_named(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"polyfield\[onnx\]"):
+        export_onnx(next(iter(runs.iterdir())), tmp_path / "light.onnx")
 
 
 def test_what_has_no_counterpart_in_onnx_is_named(tmp_path):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from polyfield.apps.cli import cli
 from polyfield.errors import ConfigError, InputError
 from polyfield.renderers.cameras import Cameras
 from polyfield.training import refocus as module
@@ -205,3 +209,27 @@ def test_runs_without_a_grid_are_refused(tmp_path):
     fit("sample:orrery", tmp_path / "run", steps=1, settings=settings, device="cpu")
     with pytest.raises(InputError, match="run cannot be refocused: .* turned alike"):
         refocus_run(tmp_path / "run", tmp_path / "p.png", Lens("1"), device="cpu")
+
+
+def test_the_command_line_takes_focus_aperture_and_rows(run, tmp_path):
+    runner = CliRunner()
+
+    def call(*arguments):
+        return runner.invoke(cli, ["render", str(run), "--device", "cpu", *map(str, arguments)])
+
+    out = tmp_path / "p.png"
+    done = call("--refocus", "-0.2", "--aperture", "0.1m", "--width", 20, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["disparity"] == [-0.2] and result["aperture"] == pytest.approx(2.5, rel=1e-3)
+    assert iio.imread(out).shape == (20, 20, 3)
+    assert call("--epi", 0, "--out", out).exit_code == 0
+    assert iio.imread(out).shape == (8 * module.EPI_STEPS + 1, 24, 3)
+    for wrong, message in (
+        (("--epi", 24), "from 0 to 23"),
+        (("--aperture", "2"), "--refocus .* or --epi"),
+        (("--refocus", "1", "--epi", "2"), "one of them"),
+    ):
+        done = call(*wrong, "--out", out)
+        said = done.output if done.exit_code == 2 else str(done.exception)
+        assert done.exit_code != 0 and re.search(message, said)

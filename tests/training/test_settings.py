@@ -60,10 +60,11 @@ def test_a_replaced_component_takes_none_of_the_presets_settings():
 
 
 def test_the_coarse_pass_of_nerf_is_trained():
-    settings = resolve({"backbone": {"type": "mlp"}})
+    settings = resolve({"backbone": {"type": "mlp"}}, preset="paper")
     assert settings["sampler"]["type"] == "hierarchical"
     assert settings["losses"] == {"mse": 1.0, "coarse": 1.0}
-    assert resolve({"backbone": {"type": "mlp"}, "losses": {"coarse": 0}})["losses"]["coarse"] == 0
+    none = {"backbone": {"type": "mlp"}, "losses": {"coarse": 0}}
+    assert resolve(none, preset="paper")["losses"]["coarse"] == 0
 
 
 @pytest.mark.parametrize(

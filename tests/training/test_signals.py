@@ -194,7 +194,7 @@ def test_a_shape_is_scored_by_its_volume_and_surface(tmp_path):
     [
         ({"renderer": {"type": "volume"}}, "without a renderer"),
         ({"sampler": {"type": "stratified"}}, "without a sampler"),
-        ({"losses": {"depth": 1.0}}, "compares renderings"),
+        ({"losses": {"depth": 1.0}}, "does not compare values"),
         ({"field": {"channels": 5}}, "channels is 3"),
         ({"data": {"holdout": "never"}}, "holdout"),
         ({"backbone": {"type": "vm"}}, "dimension"),
@@ -226,3 +226,47 @@ def test_a_runs_config_holds_what_is_needed_to_write_the_file(run):
     config = RunDirectory(run).read_config()
     assert config["modality"] == "image" and config["signal"]["shape"] == [56, 40]
     assert config["signal"]["meta"]["modality"] == "image"
+
+
+def test_a_signal_has_no_other_field(image, tmp_path):
+    with pytest.raises(ConfigError, match="field 'signal', not 'radiance'"):
+        fit(image, tmp_path / "a", steps=1, settings={"field": {"type": "radiance"}})
+
+
+def test_presets_of_radiance_do_not_choose_the_points(image, tmp_path):
+    settings = {**SMALL, "fit": {"points": 500, "checks": 0}}
+    result = fit(image, tmp_path / "a", steps=4, settings=settings, preset="cpu", device="cpu")
+    assert result.rays == 4 * 500
+    assert resolve_signal({}, "image", 2, 3, preset="cpu")["fit"]["target_samples"] is None
+
+
+def test_as_many_points_as_are_asked_for(image, tmp_path):
+    settings = {**SMALL, "fit": {"points": 70_000, "checks": 0}}
+    assert fit(image, tmp_path / "a", steps=1, settings=settings, device="cpu").rays == 70_000
+
+
+def test_a_mask_is_found_from_anywhere_and_must_stay_as_it_was(image, tmp_path, monkeypatch):
+    mask = np.zeros((40, 56), np.uint8)
+    mask[:, :20] = 255
+    iio.imwrite(tmp_path / "mask.png", mask)
+    monkeypatch.chdir(tmp_path)
+    settings = {**SMALL, "data": {"holdout": "mask:mask.png"}}
+    fit(image, tmp_path / "run", steps=2, settings=settings, device="cpu")
+    monkeypatch.chdir("/")
+    assert evaluate(tmp_path / "run", device="cpu")["held_out_entries"] == 40 * 20
+    iio.imwrite(tmp_path / "mask.png", mask.T.copy().reshape(40, 56))
+    with pytest.raises(InputError, match="changed"):
+        evaluate(tmp_path / "run", device="cpu")
+
+
+def test_a_budget_in_steps_ends_one_in_minutes(image, tmp_path):
+    fit(image, tmp_path / "run", minutes=1e-4, settings=SMALL, device="cpu")
+    resume(tmp_path / "run", settings={"fit": {"steps": 60}}, device="cpu")
+    stored = RunDirectory(tmp_path / "run").read_config()["settings"]["fit"]
+    assert stored["steps"] == 60 and stored["minutes"] is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_settings_are_finite(image, tmp_path, value):
+    with pytest.raises(ConfigError, match="finite"):
+        fit(image, tmp_path / "a", steps=1, settings={"field": {"shift": value}})
