@@ -37,14 +37,16 @@ def within(settings: Mapping[str, Any], contraction: str, parameters: int) -> di
         parameters: The most there may be, heads and samplers included.
 
     Raises:
-        ConfigError: The backbone has no size to change, or its smallest is too large.
+        ConfigError: The backbone has no size to change, its smallest is too large, or it cannot
+            be built at all.
     """
     name = settings["backbone"]["type"]
     size = lookup("backbones", name).traits.get("size")
     if not size:
         raise ConfigError(f"backbone {name} does not say which of its settings make it smaller")
 
-    least, best = math.inf, None
+    # at its own size it must build; what is wrong there is wrong at any size
+    least, best = final_parameters(settings, contraction, parameters), None
 
     def fits(octaves: float) -> bool:
         nonlocal least, best

@@ -53,6 +53,12 @@ def test_signals_are_sized_with_their_own_heads():
     assert 19_000 < Model(made, "none").parameter_count <= 20_000
 
 
+def test_what_cannot_be_built_at_any_size_says_why():
+    settings = resolve_signal({"backbone": {"type": "vm"}}, "image", 2, 3)
+    with pytest.raises(ConfigError, match="coordinates of 3 dimensions"):
+        within(settings, "none", 10_000)
+
+
 def test_too_few_parameters_are_refused():
     with pytest.raises(ConfigError, match=r"at least [\d,]+ parameters"):
         within(radiance("hash-grid"), "none", 100)
