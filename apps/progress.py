@@ -41,12 +41,12 @@ class FitProgress:
     def __call__(self, row: Mapping[str, Any]) -> None:
         """Show a metrics row or a held-out check."""
         self._write(row)
-        if "check_psnr" in row:
-            self._check = f"  {row.get('check_of', 'held-out')} {row['check_psnr']:.2f} dB"
+        if "loss" not in row:
+            self._check = _told(row)
             return
         text = (
             f"step {row['step']}  loss {row['loss']:.5f}  {row['psnr']:.2f} dB{self._check}"
-            f"  {row['rays_per_second'] / 1000:.1f}k rays/s"
+            f"  {row['rays_per_second'] / 1000:.1f}k/s"
         )
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -64,6 +64,14 @@ class FitProgress:
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("step", "fraction"):
                 self._writer.add_scalar(name, value, row["step"])
+
+
+def _told(check: Mapping[str, Any]) -> str:
+    """What a held-out check found."""
+    if "check_psnr" in check:
+        return f"  {check.get('check_of', 'held-out')} {check['check_psnr']:.2f} dB"
+    median = check.get("check_range_medae_m")
+    return "" if median is None else f"  held-out median {100 * median:.1f} cm"
 
 
 def _summary_writer() -> Any:

@@ -121,9 +121,14 @@ def describe(result: Any) -> str:
     then = "--path orbit --out orbit.mp4"
     if not images:
         then = f"--out {files.get(result.modality, 'out.ply')}"
+    lidar = result.modality == "lidar"
+    if lidar:
+        then = "--path test --out sweeps"
+    quality = "" if lidar else f"training PSNR {result.psnr:.2f} dB, "
+    unit = "beams" if lidar else "rays" if images else "points"
     return (
-        f"{result.run}: {result.steps} steps in {result.seconds:.0f} s, training PSNR "
-        f"{result.psnr:.2f} dB, {result.rays_per_second:,.0f} {'rays' if images else 'points'}/s, "
+        f"{result.run}: {result.steps} steps in {result.seconds:.0f} s, {quality}"
+        f"{result.rays_per_second:,.0f} {unit}/s, "
         f"{result.parameters:,} parameters, {result.bytes / 2**20:.1f} MB\n"
         f"next: polyfield eval {result.run}   or   polyfield render {result.run} {then}"
     )

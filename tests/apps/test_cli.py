@@ -213,3 +213,20 @@ def test_scores_that_there_are_none_of_are_said_to_be_none():
               "iou": None, "chamfer": None, "chamfer_reason": "no surface"}  # fmt: skip
     text = describe(result, Path("run"))
     assert "iou none" in text and "chamfer none" in text and "no surface" in text
+
+
+def test_a_drive_is_fitted_with_checks_and_told(tmp_path):
+    from polyfield.data.lidar.street_drive import write_street
+
+    write_street(tmp_path / "street", sweeps=3, columns=32)
+    small = ("backbone.levels=2", "backbone.log2_entries=8", "sampler.resolution=16",
+             "fit.rays=64", "fit.checks=2", "fit.log_every=2")  # fmt: skip
+    options = [part for pair in small for part in ("--set", pair)]
+    call = [sys.executable, "-m", "polyfield.apps", "fit", tmp_path / "street", "--steps", "6"]
+    done = subprocess.run(
+        [*map(str, call), "--out", str(tmp_path / "run"), *options],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "held-out median" in done.stderr
+    assert "beams/s" in done.stdout and "--path test --out sweeps" in done.stdout
