@@ -23,7 +23,7 @@ def test_lines_have_loss_psnr_speed_and_time_left(capsys):
         "loss 0.01230",
         "19.10 dB",
         "held-out 18.50 dB",
-        "12.3k rays/s",
+        "12.3k/s",
         "30 s left",
     ):
         assert part in line
